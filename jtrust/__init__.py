@@ -1,0 +1,1 @@
+"""jtrust: trust-region reinforcement learning, compiled end to end with JAX."""

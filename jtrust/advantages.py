@@ -1,0 +1,53 @@
+"""Generalized advantage estimation with terminations and truncations kept apart."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    terminations: jax.Array,
+    ends: jax.Array,
+    discount: jax.Array | float,
+    gae_lambda: jax.Array | float,
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages and value targets (Schulman et al., 2016, arXiv:1506.02438, equation 16).
+
+        δ_t = r_t + γ V(s_{t+1}) [not terminated at t] - V(s_t)
+        Â_t = δ_t + γ λ Â_{t+1} [no episode ended at t]
+
+    A window may hold several episodes. A time limit ends an episode (`ends`) but is no
+    termination: its δ bootstraps from the value of the true last observation.
+
+    Args:
+      rewards: [T, N].
+      values: V(s_t), [T, N].
+      next_values: V of the true next observation, before any restart, [T, N].
+      terminations: bool or 0/1, [T, N]; no bootstrap.
+      ends: termination or truncation, bool or 0/1, [T, N]; the sum stops.
+      discount: γ in [0, 1].
+      gae_lambda: λ in [0, 1].
+
+    Returns:
+      (advantages [T, N], value targets Â + V [T, N]).
+    """
+    chex.assert_equal_shape([rewards, values, next_values, terminations, ends])
+    # `where`, not a product: whatever stands in for the value after a termination is not read.
+    after = jnp.where(terminations.astype(bool), 0.0, next_values)
+    deltas = rewards + discount * after - values
+    decays = jnp.where(ends.astype(bool), 0.0, discount * gae_lambda)
+
+    def backwards(advantage, step):
+        delta, decay = step
+        advantage = delta + decay * advantage
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(
+        backwards, jnp.zeros_like(deltas[0]), (deltas, decays), reverse=True
+    )
+    return advantages, advantages + values

@@ -1,0 +1,243 @@
+"""Proximal policy optimisation: with the clipped surrogate, and with a penalty on the KL."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jtrust import checks
+from jtrust.algorithms.base import (
+    Algorithm,
+    Batch,
+    DistributionFn,
+    Params,
+    Surrogate,
+    finite,
+    gradient_step,
+    hyperparameters,
+    policy_metrics,
+    static,
+    tree_add,
+    tree_dot,
+    within,
+)
+from jtrust.algorithms.minibatches import minibatch_epochs
+from jtrust.trust_region import backtracking_line_search, mean_over
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PPOState:
+    """What PPO carries from one batch to the next.
+
+    Attributes:
+      optimizer: Adam's moments.
+      kl_coefficient: β of the penalty, []; unused by the clipped surrogate.
+    """
+
+    optimizer: Any
+    kl_coefficient: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ProximalPolicy(Algorithm):
+    """Epochs of minibatch gradient steps, then a check that the trust region was kept.
+
+    First-order steps bound nothing. After the last one the mean KL divergence of the whole batch
+    is measured; where it exceeds `max_kl`, the policy is drawn back along the straight line
+    towards the old one until it does not.
+
+    Attributes:
+      learning_rate: Adam's step size for the policy.
+      epochs: passes over a batch.
+      minibatches: gradient steps per pass.
+      max_gradient_norm: gradients are scaled down to this norm.
+    """
+
+    max_kl: float = 0.05
+    learning_rate: float = 3e-4
+    epochs: int = static(5)
+    minibatches: int = static(8)
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.real_number("learning_rate", self.learning_rate, above=0, example=3e-4)
+        checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
+        checks.whole_number("minibatches", self.minibatches, example=8)
+        checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
+
+    def minibatch_counts(self) -> dict[str, int]:
+        return {"minibatches": self.minibatches, **super().minibatch_counts()}
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam on gradients of bounded norm."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_gradient_norm),
+            optax.adam(self.learning_rate, eps=1e-5),
+        )
+
+    def init(self, params: Params) -> PPOState:
+        return PPOState(self.optimizer().init(params), jnp.float32(self.initial_coefficient()))
+
+    def initial_coefficient(self) -> jax.Array | float:
+        return 0.0
+
+    def loss(
+        self, new: Any, old: Any, ratio: jax.Array, advantage: jax.Array, coefficient: jax.Array
+    ) -> jax.Array:
+        """What gradient steps bring down, without the entropy term, per state [B]."""
+        raise NotImplementedError
+
+    def update(
+        self, state: PPOState, params: Params, distribution_fn: DistributionFn, batch: Batch,
+        axis_name: str | None = None,
+    ) -> tuple[Params, PPOState, dict[str, jax.Array]]:
+        surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
+        shape = batch.advantage.shape
+        data = (
+            batch.observation, batch.action, batch.advantage,
+            *jax.tree.map(
+                lambda x: x.reshape(*shape, *x.shape[1:]), (surrogate.old, surrogate.old_log_prob)
+            ),
+        )
+        optimizer = self.optimizer()
+
+        def loss_fn(params, observation, action, advantage, old, old_log_prob):
+            new = distribution_fn(params, observation)
+            ratio = jnp.exp(new.log_prob(action) - old_log_prob)
+            loss = jnp.mean(self.loss(new, old, ratio, advantage, state.kl_coefficient))
+            loss -= self.entropy_cost * jnp.mean(new.entropy())
+            return loss, ratio
+
+        def step(carry, minibatch):
+            params, optimizer_state = carry
+            (loss, ratio), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, *minibatch)
+            loss, gradient = mean_over((loss, gradient), axis_name)
+            params, optimizer_state, skipped = gradient_step(
+                optimizer, params, optimizer_state, gradient, loss
+            )
+            return (params, optimizer_state), (self.outside_clip(ratio), skipped)
+
+        with jax.named_scope("policy_gradient"):
+            (new_params, optimizer_state), (outside, skipped) = minibatch_epochs(
+                step, (params, state.optimizer), data, batch.environment_keys,
+                self.epochs, self.minibatches,
+            )
+        with jax.named_scope("line_search"):
+            move = jax.tree.map(jnp.subtract, new_params, params)
+            kept, coefficient = self._keep_inside(surrogate, move, state.kl_coefficient)
+        new_params = jax.tree.map(
+            lambda p, m: jnp.where(kept.accepted, p + kept.scale * m, p), params, move
+        )
+        with jax.named_scope("fisher_vector_products"):
+            predicted = 0.5 * kept.scale**2 * tree_dot(move, surrogate.fisher()(move))
+        metrics = policy_metrics(kept.aux, predicted, kept.accepted, kept.scale)
+        metrics["policy/skipped"] = jnp.sum(skipped)
+        metrics.update(self.own_metrics(outside, coefficient, axis_name))
+        return new_params, PPOState(optimizer_state, coefficient), metrics
+
+    def _keep_inside(self, surrogate: Surrogate, move: Params, coefficient: jax.Array):
+        def accept(scale):
+            candidate = tree_add(surrogate.old_params, move, scale)
+            measured = surrogate.at(candidate)
+            good = within(measured["kl"], self.max_kl) & finite(candidate)
+            return good & jnp.isfinite(measured["gain"]), measured
+
+        kept = backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
+        return kept, self.next_coefficient(coefficient, kept.aux["kl"])
+
+    def next_coefficient(self, coefficient: jax.Array, kl: jax.Array) -> jax.Array:
+        return coefficient
+
+    def outside_clip(self, ratio: jax.Array) -> jax.Array:
+        """Share of ratios that the loss holds fixed, []."""
+        return jnp.float32(0.0)
+
+    def own_metrics(
+        self, outside: jax.Array, coefficient: jax.Array, axis_name: str | None
+    ) -> dict[str, jax.Array]:
+        raise NotImplementedError
+
+
+@hyperparameters
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPO(_ProximalPolicy):
+    """PPO with the clipped surrogate (Schulman et al., 2017, arXiv:1707.06347, equation 7).
+
+    Attributes:
+      clip: ε; ratios beyond 1 ± ε bring no further gain.
+    """
+
+    name: ClassVar[str] = "ppo"
+
+    clip: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.real_number("clip", self.clip, above=0, maximum=1, example=0.2)
+
+    def loss(self, new, old, ratio, advantage, coefficient):
+        clipped = jnp.clip(ratio, 1.0 - self.clip, 1.0 + self.clip)
+        return -jnp.minimum(ratio * advantage, clipped * advantage)
+
+    def outside_clip(self, ratio):
+        return jnp.mean((jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32))
+
+    def own_metrics(self, outside, coefficient, axis_name):
+        return {"policy/clip_fraction": mean_over(jnp.mean(outside), axis_name)}
+
+
+@hyperparameters
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPOPenalty(_ProximalPolicy):
+    """PPO with a KL penalty (arXiv:1707.06347, equation 8).
+
+    L(θ) = E[ratio Â - β D_KL(π_old || π_θ)]. Adaptive, β doubles after an update that moved the
+    policy by more than 1.5 `target_kl` and halves after one that moved it by less than
+    `target_kl` / 1.5; otherwise it stays at `kl_coefficient`.
+
+    Attributes:
+      target_kl: mean KL divergence per update that an adaptive β aims at.
+      kl_coefficient: β at the start.
+      adaptive: whether β follows the divergence.
+    """
+
+    name: ClassVar[str] = "ppo-kl"
+
+    target_kl: float = 0.01
+    kl_coefficient: float = 1.0
+    adaptive: bool = static(True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
+        checks.real_number("kl_coefficient", self.kl_coefficient, above=0, example=1.0)
+        checks.truth_value("adaptive", self.adaptive)
+        numbers = checks.is_number(self.target_kl) and checks.is_number(self.max_kl)
+        if numbers and self.target_kl > self.max_kl:
+            raise checks.BadArgument(
+                "target_kl", self.target_kl, f"must not exceed max_kl, {self.max_kl}"
+            )
+
+    def initial_coefficient(self):
+        return self.kl_coefficient
+
+    def loss(self, new, old, ratio, advantage, coefficient):
+        return -(ratio * advantage - coefficient * old.kl_divergence(new))
+
+    def next_coefficient(self, coefficient, kl):
+        if not self.adaptive:
+            return coefficient
+        up = kl > 1.5 * self.target_kl
+        down = kl < self.target_kl / 1.5
+        factor = jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0))
+        # Bounded: a long stretch of tiny or huge updates must not take it out of reach.
+        return jnp.clip(coefficient * factor, 1e-4, 1e4)
+
+    def own_metrics(self, outside, coefficient, axis_name):
+        return {"policy/kl_coefficient": coefficient}

@@ -1,0 +1,156 @@
+"""Trust region policy optimisation, and the natural policy gradient that it refines."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jtrust import checks
+from jtrust.algorithms.base import (
+    Algorithm,
+    Batch,
+    DistributionFn,
+    Params,
+    Surrogate,
+    finite,
+    hyperparameters,
+    policy_metrics,
+    static,
+    tree_add,
+    tree_dot,
+    within,
+)
+from jtrust.trust_region import backtracking_line_search, conjugate_gradient
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _NaturalGradient(Algorithm):
+    """The step that TRPO and NPG share: the largest natural-gradient step in the trust region.
+
+    Attributes:
+      damping: multiple of the identity added to the Fisher matrix while solving.
+      cg_iterations: conjugate-gradient iterations, one Fisher-vector product each.
+    """
+
+    damping: float = 0.01
+    cg_iterations: int = static(10)
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.real_number("damping", self.damping, minimum=0, example=0.01)
+        checks.whole_number("cg_iterations", self.cg_iterations, maximum=10_000, example=10)
+
+    def init(self, params: Params) -> Any:
+        return ()
+
+    def update(
+        self, state: Any, params: Params, distribution_fn: DistributionFn, batch: Batch,
+        axis_name: str | None = None,
+    ) -> tuple[Params, Any, dict[str, jax.Array]]:
+        """maximise L(θ) subject to E_s[D_KL(π_old || π_θ)] <= max_kl.
+
+        Schulman et al., 2015 (arXiv:1502.05477), appendix C: with g = ∇L and F the Fisher
+        matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 max_kl / dᵀFd), θ = θ_old + α β d.
+        """
+        # Conjugate gradients amplify rounding; a GPU's TF32 products would be its whole residual.
+        with jax.default_matmul_precision("float32"):
+            surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
+            with jax.named_scope("policy_gradient"):
+                gradient = surrogate.gradient()
+            with jax.named_scope("fisher_vector_products"):
+                fisher = surrogate.fisher(self.damping)
+                direction, residual = conjugate_gradient(fisher, gradient, self.cg_iterations)
+                # dᵀFd: the damping steers the direction, but is no part of the quadratic model.
+                curvature = tree_dot(direction, fisher(direction))
+                curvature -= self.damping * tree_dot(direction, direction)
+            length = jnp.sqrt(2.0 * self.max_kl / jnp.where(curvature > 0, curvature, jnp.inf))
+            full_step = jax.tree.map(lambda d: length * d, direction)
+            with jax.named_scope("line_search"):
+                scale, accepted, measured = self.choose_scale(surrogate, params, full_step)
+        new_params = jax.tree.map(
+            lambda p, d: jnp.where(accepted, p + scale * d, p), params, full_step
+        )
+        metrics = policy_metrics(measured, scale**2 * self.max_kl, accepted, scale)
+        metrics["policy/cg_residual"] = residual / jnp.sqrt(tree_dot(gradient, gradient))
+        return new_params, state, metrics
+
+    def choose_scale(
+        self, surrogate: Surrogate, params: Params, full_step: Params
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """How much of the full step to take: (α [], accepted [], what was measured there)."""
+        raise NotImplementedError
+
+
+@hyperparameters
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TRPO(_NaturalGradient):
+    """Trust region policy optimisation (Schulman et al., 2015, arXiv:1502.05477).
+
+    The step is shortened until the real mean KL divergence is at most `max_kl` and the real
+    surrogate has improved, both on the whole batch; where no length will do, the old policy stays.
+
+    Attributes:
+      backtrack_factor: ratio of successive step lengths.
+      max_backtracks: step lengths tried before the update is refused.
+    """
+
+    name: ClassVar[str] = "trpo"
+
+    backtrack_factor: float = 0.8
+    max_backtracks: int = static(15)
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.real_number(
+            "backtrack_factor", self.backtrack_factor, above=0, maximum=0.999, example=0.8
+        )
+        checks.whole_number("max_backtracks", self.max_backtracks, maximum=1000, example=15)
+
+    def choose_scale(self, surrogate, params, full_step):
+        def accept(scale):
+            candidate = tree_add(params, full_step, scale)
+            measured = surrogate.at(candidate)
+            # A comparison with NaN is false, so only the parameters need a look of their own.
+            good = within(measured["kl"], self.max_kl) & (measured["gain"] > 0) & finite(candidate)
+            return good, measured
+
+        search = backtracking_line_search(
+            accept, surrogate.unmoved(), factor=self.backtrack_factor,
+            max_trials=self.max_backtracks,
+        )
+        return search.scale, search.accepted, search.aux
+
+
+@hyperparameters
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NPG(_NaturalGradient):
+    """Natural policy gradient (Kakade, 2001) with the step length of the quadratic model.
+
+    There is no search and the surrogate is not looked at. The real KL divergence is: where it
+    exceeds `max_kl`, the step is shortened once to where a quadratic through the measured value
+    meets the limit, and refused if it is still outside.
+    """
+
+    name: ClassVar[str] = "npg"
+
+    def choose_scale(self, surrogate, params, full_step):
+        full = surrogate.at(tree_add(params, full_step))
+        over = full["kl"] / self.max_kl
+        fits = within(full["kl"], self.max_kl)
+
+        def shorten():
+            # A little inside the limit: the cubic term that made the step too long is still there.
+            scale = 0.95 * jax.lax.rsqrt(jnp.maximum(over, 1.0))
+            return scale, surrogate.at(tree_add(params, full_step, scale))
+
+        scale, measured = jax.lax.cond(fits, lambda: (jnp.float32(1.0), full), shorten)
+        accepted = within(measured["kl"], self.max_kl) & finite(
+            tree_add(params, full_step, scale)
+        )
+        measured = jax.tree.map(
+            lambda m, u: jnp.where(accepted, m, u), measured, surrogate.unmoved()
+        )
+        return jnp.where(accepted, scale, 0.0), accepted, measured

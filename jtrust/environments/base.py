@@ -1,0 +1,155 @@
+"""What jtrust asks of an environment, and the description of one that is ready to be trained in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust import checks
+
+State = Any  # one environment's state; has .obs, .reward and .done
+DEFAULT_EPISODE_LENGTH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Continuous actions, [size], each within [low, high].
+
+    Policies act on the scale [-1, 1]; `to_environment` clips to it and maps it onto the range.
+    """
+
+    size: int
+    low: float = -1.0
+    high: float = 1.0
+
+    def to_environment(self, action: jax.Array) -> jax.Array:
+        action = jnp.clip(action, -1.0, 1.0)
+        if (self.low, self.high) == (-1.0, 1.0):
+            return action
+        return self.low + (action + 1.0) * 0.5 * (self.high - self.low)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """One of `n` actions, an integer []."""
+
+    n: int
+
+    def to_environment(self, action: jax.Array) -> jax.Array:
+        return action
+
+
+ActionSpace = Box | Discrete
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Environment:
+    """One environment, described.
+
+    Attributes:
+      name: `SUITE/NAME`, or a name of the user's own.
+      reset: key -> state; pure, one environment.
+      step: (state, action) -> state; pure. A state has `obs`, `reward` [] and `done` [], where done
+        means a failure or a success after which nothing follows: no value is bootstrapped.
+        A limit that the environment sets itself may be told in `state.info["truncation"]`.
+      observation: shape and type of `state.obs`, as a `jax.ShapeDtypeStruct`.
+      action: the space of actions.
+      episode_length: steps after which an episode is cut (truncated, not failed).
+      options: what `make_env` was given beside the name, to make it again.
+    """
+
+    name: str
+    reset: Callable[[jax.Array], State]
+    step: Callable[[State, jax.Array], State]
+    observation: Any
+    action: ActionSpace
+    episode_length: int
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def describe(
+    env: Any, name: str, *, action: ActionSpace | None = None,
+    episode_length: int = DEFAULT_EPISODE_LENGTH, options: Mapping[str, Any] | None = None,
+) -> Environment:
+    """Describes a Brax `Env`, or any object with pure `reset(key)` and `step(state, action)`.
+
+    Nothing is computed: shapes are found by abstract evaluation.
+
+    Args:
+      env: the object; `action_size` gives the number of action dimensions where `action` does not.
+      name: what to call it.
+      action: the space of its actions; by default `Box(env.action_size)`.
+      episode_length: steps after which an episode is cut.
+      options: what it takes to make it again.
+
+    Raises:
+      BadArgument: where a method or a field is missing or has the wrong shape.
+    """
+    if isinstance(env, Environment):
+        return env
+    episode_length = checks.whole_number("episode_length", episode_length, example=1000)
+    for method in ("reset", "step"):
+        if not callable(getattr(env, method, None)):
+            raise checks.BadArgument("env", env, f"needs a method {method}; or pass a name")
+    if action is None:
+        size = getattr(env, "action_size", None)
+        action = Box(checks.whole_number("env.action_size", size, example=3))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    start = _abstract("reset", env.reset, key)
+    sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
+        jax.ShapeDtypeStruct((action.size,), jnp.float32)
+    )
+    after = _abstract("step", env.step, start, sample)
+    _check_same_state(start, after)
+    observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
+    if jax.tree.structure(observation) != jax.tree.structure(0) or observation.ndim != 1:
+        shapes = jax.tree.map(lambda x: x.shape, observation)
+        raise checks.BadArgument("env.obs", shapes, "must be one vector, [O]")
+    return Environment(
+        name, env.reset, env.step, observation, action, episode_length, dict(options or {})
+    )
+
+
+def _abstract(what: str, function: Callable, *args: Any) -> Any:
+    try:
+        state = jax.eval_shape(function, *args)
+    except checks.BadArgument:
+        raise
+    except Exception as error:
+        message = str(error).strip().splitlines() or [""]
+        raise checks.BadArgument(
+            f"env.{what}", type(error).__name__, f"cannot be traced by JAX: {message[0]}"
+        ) from error
+    for field in ("obs", "reward", "done"):
+        if not hasattr(state, field):
+            raise checks.BadArgument(
+                f"env.{what}", type(state).__name__, f"must return a state with a field {field}"
+            )
+    for field in ("reward", "done"):
+        shape = getattr(getattr(state, field), "shape", None)
+        if shape != ():
+            raise checks.BadArgument(f"env.{what}().{field}", shape, "must be a scalar, shape ()")
+    return state
+
+
+def _check_same_state(start: Any, after: Any) -> None:
+    if jax.tree.structure(start) != jax.tree.structure(after):
+        raise checks.BadArgument(
+            "env.step", "another structure than reset's", "must return a state like reset's"
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(start)
+    for (path, a), b in zip(leaves, jax.tree.leaves(after), strict=True):
+        if a.shape != b.shape:
+            field = "env.step()" + jax.tree_util.keystr(path)
+            raise checks.BadArgument(field, b.shape, f"must have the shape of reset's, {a.shape}")
+
+
+def observation_size(environment: Environment) -> int:
+    """Length of the observation vector."""
+    return math.prod(environment.observation.shape)

@@ -1,0 +1,157 @@
+"""Many copies of an environment side by side, with episodes that end and start afresh."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.environments.base import Environment
+
+# A start state is handed to another environment of the same group at each step, so that one
+# environment that fails often does not fail from one state alone.
+_START_GROUP = 8
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Episodes under way.
+
+    Attributes:
+      state: the environments' own states, [N, ...] each leaf.
+      length: steps so far, int32 [N].
+      reward_sum: sum of rewards so far, [N].
+    """
+
+    state: Any
+    length: jax.Array
+    reward_sum: jax.Array
+
+    @property
+    def observation(self) -> jax.Array:
+        """[N, O]."""
+        return self.state.obs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepOutcome:
+    """What one step of N environments gave, before any of them was restarted.
+
+    Attributes:
+      reward: [N].
+      termination: a state after which nothing follows: no bootstrap, bool [N].
+      truncation: a time limit, or a state that had to be thrown away: bootstrap, bool [N].
+      last_observation: the true next observation, [N, O]; where that is not finite, the one
+        before it.
+      nonfinite: environments that gave NaN or infinity, bool [N].
+      episode_return: sum of rewards where an episode ended, 0 elsewhere, [N].
+      episode_length: steps where an episode ended, 0 elsewhere, [N].
+      episode_end: episodes that ended and count: not those cut by a non-finite value, bool [N].
+    """
+
+    reward: jax.Array
+    termination: jax.Array
+    truncation: jax.Array
+    last_observation: jax.Array
+    nonfinite: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+    episode_end: jax.Array
+
+
+def strong(x: jax.Array, like: Any = None) -> jax.Array:
+    """`x` with its own type (or that of `like`) and no weak type, so that a carry keeps its type.
+
+    Typed random keys pass as they are.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        return x
+    return jax.lax.convert_element_type(x, x.dtype if like is None else like.dtype)
+
+
+def start_states(environment: Environment, keys: jax.Array) -> Any:
+    """Start states, one per key: [N] keys -> [N, ...]."""
+    return jax.tree.map(strong, jax.vmap(environment.reset)(keys))
+
+
+def begin(states: Any) -> Episodes:
+    """Episodes at their first state."""
+    count = jax.tree.leaves(states.reward)[0].shape[0]
+    return Episodes(states, jnp.zeros((count,), jnp.int32), jnp.zeros((count,), jnp.float32))
+
+
+def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tuple[
+    Episodes, StepOutcome
+]:
+    """One step of every environment; nothing is restarted (see `restart`).
+
+    Args:
+      action: [N, A] or, if discrete, [N], on the policy's scale.
+    """
+    new = jax.vmap(environment.step)(
+        episodes.state, jax.vmap(environment.action.to_environment)(action)
+    )
+    new = jax.tree.map(strong, new, episodes.state)
+    length = episodes.length + 1
+    finite = jnp.isfinite(new.reward) & jnp.all(jnp.isfinite(new.obs), axis=-1)
+    own_limit = _own_truncation(new)
+    done = new.done.astype(bool)
+    termination = done & finite & ~own_limit
+    truncation = ~termination & (done | own_limit | (length >= environment.episode_length))
+    truncation = truncation | ~finite
+    reward = jnp.where(finite, new.reward, 0.0).astype(jnp.float32)
+    reward_sum = episodes.reward_sum + reward
+    end = (termination | truncation) & finite
+    outcome = StepOutcome(
+        reward=reward,
+        termination=termination,
+        truncation=truncation,
+        last_observation=jnp.where(finite[:, None], new.obs, episodes.observation),
+        nonfinite=~finite,
+        episode_return=jnp.where(end, reward_sum, 0.0),
+        episode_length=jnp.where(end, length, 0),
+        episode_end=end,
+    )
+    return Episodes(new, length, reward_sum), outcome
+
+
+def _own_truncation(state: Any) -> jax.Array:
+    info = getattr(state, "info", None)
+    if isinstance(info, dict) and "truncation" in info:
+        return info["truncation"].astype(bool)
+    return jnp.zeros(state.done.shape, bool)
+
+
+def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
+    """Puts environments that ended into fresh start states.
+
+    Args:
+      starts: start states, [N, ...].
+      end: which episodes ended, bool [N].
+      t: step within the rollout, []; start states move on by one environment each step.
+    """
+
+    def select(episodes: Episodes) -> Episodes:
+        fresh = begin(jax.tree.map(lambda x: _rotate(x, t), starts))
+        return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
+
+    # Most steps of most tasks end no episode; then nothing is copied.
+    return jax.lax.cond(jnp.any(end), select, lambda episodes: episodes, episodes)
+
+
+def _rotate(x: jax.Array, t: jax.Array) -> jax.Array:
+    group = math.gcd(x.shape[0], _START_GROUP)
+    index = (jnp.arange(group) + t) % group
+    grouped = x.reshape(x.shape[0] // group, group, *x.shape[1:])
+    return jnp.take(grouped, index, axis=1).reshape(x.shape)
+
+
+def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    if x.size == 0:
+        return y
+    return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 1)), x, y)

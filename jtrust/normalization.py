@@ -1,0 +1,122 @@
+"""Running moments of observations and value targets, and folding them into weights.
+
+A normaliser is part of the function that it feeds: new statistics under old weights make a new
+policy. Here a change of statistics is folded into the layer next to it, so that the network
+computes what it did before: the first layer takes up a change of the inputs' scale, the last layer
+a change of the outputs' (van Hasselt et al., 2016, arXiv:1602.07714, for the latter).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.trust_region.fisher import mean_over
+
+# A spread below this counts as this much: a reading that never moves is not magnified.
+_MIN_OBSERVATION_STD = 1e-3
+_MIN_TARGET_STD = 1e-6
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Mean and variance of a stream.
+
+    Attributes:
+      count: how many samples they stand for, [].
+      mean: pytree of [...] like one sample.
+      variance: the same.
+    """
+
+    count: jax.Array
+    mean: Any
+    variance: Any
+
+    @classmethod
+    def zero(cls, sample: Any) -> Moments:
+        """Moments of nothing: mean 0, variance 1, like `sample` (a pytree of shapes)."""
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), sample)
+        return cls(jnp.float32(0.0), zeros, jax.tree.map(jnp.ones_like, zeros))
+
+    def update(self, batch: Any, axis_name: str | None = None, batch_axes: int = 1) -> Moments:
+        """Takes in a batch, by the pairwise formula of Chan, Golub and LeVeque (1979).
+
+        Args:
+          batch: pytree like the sample, with `batch_axes` leading axes.
+          axis_name: mesh axis over which the batch is spread.
+        """
+        axes = tuple(range(batch_axes))
+        first = jax.tree.leaves(batch)[0]
+        size = 1
+        for axis in axes:
+            size *= first.shape[axis]
+        size = jnp.float32(size)
+        if axis_name is not None:
+            size = size * jax.lax.psum(1, axis_name)
+        total = self.count + size
+        weight = size / total
+        mean = jax.tree.map(lambda x: mean_over(jnp.mean(x, axes), axis_name), batch)
+        variance = jax.tree.map(
+            lambda x, m: mean_over(jnp.mean((x - m) ** 2, axes), axis_name), batch, mean
+        )
+        new_mean = jax.tree.map(lambda a, b: a + weight * (b - a), self.mean, mean)
+        new_variance = jax.tree.map(
+            lambda a, b, m, n: (1 - weight) * a + weight * b + weight * (1 - weight) * (n - m) ** 2,
+            self.variance, variance, self.mean, mean,
+        )
+        return Moments(total, new_mean, new_variance)
+
+    def forget(self, memory: float) -> Moments:
+        """Counts at most `memory` samples, so that later ones weigh more than they would."""
+        return dataclasses.replace(self, count=jnp.minimum(self.count, memory))
+
+    def std(self, minimum: float = _MIN_OBSERVATION_STD) -> Any:
+        """Standard deviations, none below `minimum`."""
+        return jax.tree.map(lambda v: jnp.sqrt(jnp.maximum(v, minimum**2)), self.variance)
+
+    def normalize(self, x: Any) -> Any:
+        """(x - mean) / std, leaf by leaf; leading axes are free."""
+        return jax.tree.map(lambda a, m, s: (a - m) / s, x, self.mean, self.std())
+
+
+def target_scale(moments: Moments) -> tuple[jax.Array, jax.Array]:
+    """(mean, standard deviation) on which a value network's output is read, [] each."""
+    return moments.mean, moments.std(_MIN_TARGET_STD)
+
+
+def fold_input(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax.Array]:
+    """Weights that compute from newly normalised inputs what they did from the old ones.
+
+    (x - m) / s = (s'/s) (x - m') / s' + (m' - m) / s, so W' = diag(s'/s) W and
+    b' = b + ((m' - m) / s) W.
+
+    Args:
+      layer: {"kernel": [in, out], "bias": [out]}, the layer that reads the inputs.
+      old: `Moments` of one array [in].
+      new: the same, later.
+    """
+    old_std, new_std = old.std(), new.std()
+    kernel = layer["kernel"]
+    return {
+        "kernel": (new_std / old_std)[:, None] * kernel,
+        "bias": layer["bias"] + ((new.mean - old.mean) / old_std) @ kernel,
+    }
+
+
+def fold_output(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax.Array]:
+    """Weights whose output, read on the new scale, is what it was on the old one.
+
+    Args:
+      layer: {"kernel": [in, 1], "bias": [1]}, the layer that gives the output.
+      old: `Moments` of one scalar.
+      new: the same, later.
+    """
+    (old_mean, old_std), (new_mean, new_std) = target_scale(old), target_scale(new)
+    return {
+        "kernel": layer["kernel"] * (old_std / new_std),
+        "bias": (layer["bias"] * old_std + old_mean - new_mean) / new_std,
+    }

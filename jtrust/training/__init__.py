@@ -1,0 +1,7 @@
+"""The device's side: one pure iteration of rollout, advantages and update."""
+
+from jtrust.training.evaluation import evaluate_policy
+from jtrust.training.loop import Trainer, make_trainer
+from jtrust.training.state import TrainState
+
+__all__ = ["TrainState", "Trainer", "evaluate_policy", "make_trainer"]

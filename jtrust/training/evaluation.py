@@ -1,0 +1,64 @@
+"""Evaluation: whole episodes of a fixed policy, each environment counted once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.environments import Environment, batch
+
+
+@functools.partial(jax.jit, static_argnames=("environment", "policy_fn", "episodes"))
+def evaluate_policy(
+    environment: Environment,
+    policy_fn: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    params: Any,
+    key: jax.Array,
+    episodes: int,
+) -> dict[str, jax.Array]:
+    """Runs one episode in each of `episodes` environments, to its end or the time limit.
+
+    Args:
+      environment: what to act in.
+      policy_fn: (params, observations [N, O], keys [N]) -> actions, [N, A] or [N].
+      params: what `policy_fn` needs.
+      key: random key; consumed.
+      episodes: N.
+
+    Returns:
+      {"return": [N], "length": [N], "nonfinite": bool [N]}; an episode that gave NaN or infinity
+      ends there, with the rewards before it.
+    """
+    start_key, action_key = jax.random.split(key)
+    starts = batch.start_states(environment, jax.random.split(start_key, episodes))
+    keys = jax.random.split(action_key, episodes)
+
+    def going_on(carry):
+        _, running, _, t = carry
+        return jnp.any(running) & (t < environment.episode_length)
+
+    def step(carry):
+        current, running, result, t = carry
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+        moved, outcome = batch.step(
+            environment, current, policy_fn(params, current.observation, step_keys)
+        )
+        result = {
+            "return": result["return"] + jnp.where(running, outcome.reward, 0.0),
+            "length": result["length"] + running,
+            "nonfinite": result["nonfinite"] | (running & outcome.nonfinite),
+        }
+        running = running & ~(outcome.termination | outcome.truncation)
+        return moved, running, result, t + 1
+
+    result = {
+        "return": jnp.zeros(episodes, jnp.float32),
+        "length": jnp.zeros(episodes, jnp.int32),
+        "nonfinite": jnp.zeros(episodes, bool),
+    }
+    start = (batch.begin(starts), jnp.ones(episodes, bool), result, jnp.int32(0))
+    return jax.lax.while_loop(going_on, step, start)[2]

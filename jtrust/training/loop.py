@@ -1,0 +1,333 @@
+"""The training iteration: gather, normalise, estimate advantages, update policy and values."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jtrust import checks
+from jtrust.advantages import gae
+from jtrust.algorithms import Algorithm, Batch, fit_values, value_optimizer
+from jtrust.environments import Environment, describe, make_env
+from jtrust.environments.batch import begin, start_states
+from jtrust.networks import (
+    INPUT_LAYER,
+    OUTPUT_LAYER,
+    NetworkConfig,
+    ValueNetwork,
+    get_layer,
+    make_policy_network,
+    with_layer,
+)
+from jtrust.normalization import Moments, fold_input, fold_output, target_scale
+from jtrust.training.mesh import (
+    AXIS,
+    REPLICATED,
+    STATE_SPEC,
+    environment_index,
+    make_mesh,
+    per_shard,
+)
+from jtrust.training.rollout import EpisodeTotals, Trajectory, rollout
+from jtrust.training.state import TrainState
+from jtrust.trust_region import mean_over
+
+# What a random key is for; folded in, so that adding a use changes no other.
+_ACTIONS, _STARTS, _MINIBATCHES = range(3)
+# Value targets are scaled by about this many batches' statistics: returns grow while learning.
+_TARGET_MEMORY = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trainer:
+    """A training run, described; `init` and `iterate` are pure.
+
+    Attributes:
+      environment: what is trained in.
+      algorithm: how the policy is updated.
+      num_envs: N, over all devices.
+      unroll_length: T, steps of each environment per iteration.
+      network: shape of the networks.
+      mesh: the devices.
+    """
+
+    environment: Environment
+    algorithm: Algorithm
+    num_envs: int
+    unroll_length: int
+    network: NetworkConfig
+    mesh: Mesh
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps that one iteration takes, N T."""
+        return self.num_envs * self.unroll_length
+
+    @functools.cached_property
+    def policy_network(self):
+        return make_policy_network(self.network, self.environment.action)
+
+    @functools.cached_property
+    def value_network(self):
+        return ValueNetwork(self.network)
+
+    def policy(self, params: Any, moments: Moments, observation: jax.Array) -> Any:
+        """The distribution over actions at raw observations [..., O]."""
+        return self.policy_network.apply(params, moments.normalize(observation))
+
+    def values(self, state: TrainState, observation: jax.Array) -> jax.Array:
+        """Values in units of reward at raw observations [..., O]."""
+        mean, std = target_scale(state.target_moments)
+        inputs = state.observation_moments.normalize(observation)
+        return mean + std * self.value_network.apply(state.value, inputs)
+
+    def init(self, key: jax.Array) -> TrainState:
+        """The state before the first iteration, placed on the mesh; `key` is consumed."""
+        return jax.jit(per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC))(key)
+
+    def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One iteration: (next state, metrics, [] each)."""
+        return per_shard(self._iterate_shard, self.mesh, (STATE_SPEC,), (STATE_SPEC, REPLICATED))(
+            state
+        )
+
+    def _init_shard(self, key: jax.Array) -> TrainState:
+        run_key, policy_key, value_key, start_key = jax.random.split(key, 4)
+        index = environment_index(self.num_envs // self.mesh.size)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(start_key, index)
+        episodes = begin(start_states(self.environment, keys))
+        sample = jnp.zeros(self.environment.observation.shape, jnp.float32)
+        policy = self.policy_network.init(policy_key, sample)
+        value = self.value_network.init(value_key, sample)
+        return TrainState(
+            policy=policy,
+            value=value,
+            policy_optimizer=self.algorithm.init(policy),
+            value_optimizer=value_optimizer(self.algorithm).init(value),
+            observation_moments=Moments.zero(sample),
+            target_moments=Moments.zero(jnp.float32(0.0)),
+            episodes=episodes,
+            last_episodes={"return": jnp.float32(jnp.nan), "length": jnp.float32(jnp.nan)},
+            key=run_key,
+            iteration=jnp.int32(0),
+        )
+
+    def _iterate_shard(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.iteration)
+        index = environment_index(self.num_envs // self.mesh.size)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+        # Run the policy, each episode that ends going on from a fresh start state.
+        with jax.named_scope("fresh_starts"):
+            starts = start_states(self.environment, _purpose(keys, _STARTS))
+        episodes, trajectory, totals = rollout(
+            self.environment,
+            functools.partial(self.policy, state.policy, state.observation_moments),
+            functools.partial(self.values, state),
+            state.episodes, starts, _purpose(keys, _ACTIONS), self.unroll_length,
+        )
+        state = dataclasses.replace(state, episodes=episodes)
+
+        # Estimate advantages.
+        with jax.named_scope("advantages"):
+            values = self.values(state, trajectory.observation)
+            next_values = true_next_values(
+                trajectory, values, self.values(state, episodes.observation)
+            )
+            advantages, targets = gae(
+                trajectory.reward, values, next_values, trajectory.termination,
+                trajectory.termination | trajectory.truncation,
+                self.algorithm.discount, self.algorithm.gae_lambda,
+            )
+
+        # Take the batch into the normalisers, without moving the policy or the values.
+        with jax.named_scope("normalization"):
+            state, drift_kl = self._update_normalizers(state, trajectory.observation, targets)
+            observation = state.observation_moments.normalize(trajectory.observation)
+            target_mean, target_std = target_scale(state.target_moments)
+        batch = Batch(
+            observation=observation,
+            value_observation=observation,
+            action=trajectory.action,
+            advantage=standardize(advantages),
+            value_target=(targets - target_mean) / target_std,
+            environment_keys=_purpose(keys, _MINIBATCHES),
+        )
+
+        # Move the policy inside its trust region; fit the values.
+        with jax.named_scope("policy_update"):
+            policy, policy_optimizer, policy_metrics = self.algorithm.update(
+                state.policy_optimizer, state.policy, self.policy_network.apply, batch, AXIS
+            )
+        with jax.named_scope("value_fit"):
+            value, value_optimizer_state, value_metrics = fit_values(
+                self.algorithm, state.value, state.value_optimizer, self.value_network.apply,
+                batch, AXIS,
+            )
+
+        episode_metrics, last_episodes = summarize_episodes(totals, state.last_episodes)
+        next_state = dataclasses.replace(
+            state, policy=policy, value=value, policy_optimizer=policy_optimizer,
+            value_optimizer=value_optimizer_state, last_episodes=last_episodes,
+            iteration=state.iteration + 1,
+        )
+        metrics = {
+            **episode_metrics, **policy_metrics, **value_metrics,
+            "value/explained_variance": explained_variance(values, targets),
+            "observation/drift_kl": drift_kl,
+        }
+        return next_state, metrics
+
+    def _update_normalizers(
+        self, state: TrainState, observation: jax.Array, targets: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        """Takes a batch into both normalisers; also returns how far the policy moved by it, []."""
+        old, old_targets = state.observation_moments, state.target_moments
+        new = old.update(observation, AXIS, batch_axes=2)
+        memory = float(_TARGET_MEMORY * self.steps_per_iteration)
+        new_targets = old_targets.update(targets, AXIS, batch_axes=2).forget(memory)
+
+        # The first batch is the exception: statistics of nothing are no scale to hold on to, and
+        # the untrained policy says nearly the same of every observation on either scale.
+        first = old.count == 0
+        policy = with_layer(
+            state.policy, INPUT_LAYER,
+            _unless(first, fold_input, get_layer(state.policy, INPUT_LAYER), old, new),
+        )
+        value = with_layer(
+            state.value, INPUT_LAYER,
+            _unless(first, fold_input, get_layer(state.value, INPUT_LAYER), old, new),
+        )
+        value = with_layer(
+            value, OUTPUT_LAYER,
+            _unless(
+                first, fold_output, get_layer(value, OUTPUT_LAYER), old_targets, new_targets
+            ),
+        )
+        # Eight of the time steps are enough to see a drift.
+        some = observation[:: max(observation.shape[0] // 8, 1)]
+        before = self.policy(state.policy, old, some)
+        after = self.policy(policy, new, some)
+        drift_kl = mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
+        state = dataclasses.replace(
+            state, policy=policy, value=value, observation_moments=new, target_moments=new_targets
+        )
+        return state, drift_kl
+
+
+def make_trainer(
+    env: Any,
+    algorithm: Algorithm,
+    *,
+    num_envs: int = 256,
+    unroll_length: int = 64,
+    network: NetworkConfig | None = None,
+    devices: Sequence[jax.Device] | int | None = None,
+) -> Trainer:
+    """Describes a training run.
+
+    Args:
+      env: a name for `jtrust.make_env`, an `Environment`, a Brax `Env`, or an object with pure
+        `reset(key)` and `step(state, action)`.
+      algorithm: `jtrust.TRPO()`, `NPG`, `PPO` or `PPOPenalty`.
+      num_envs: environments side by side, over all devices.
+      unroll_length: steps of each per iteration.
+      network: shape of the networks.
+      devices: which devices, or how many; by default all.
+
+    Raises:
+      BadArgument: an argument that will not do, with what would.
+    """
+    environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
+    if not isinstance(algorithm, Algorithm):
+        raise checks.BadArgument(
+            "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
+        )
+    num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=256)
+    unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**20, example=64)
+    network = network or NetworkConfig()
+    if not isinstance(network, NetworkConfig):
+        raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
+    mesh = make_mesh(devices, num_envs)
+    check_minibatches(algorithm, num_envs, unroll_length, mesh.size)
+    return Trainer(environment, algorithm, num_envs, unroll_length, network, mesh)
+
+
+def check_minibatches(
+    algorithm: Algorithm, num_envs: int, unroll_length: int, devices: int
+) -> None:
+    """Raises `BadArgument` where minibatches would not be of one size on every device."""
+    per_device = num_envs // devices * unroll_length
+    for name, count in algorithm.minibatch_counts().items():
+        if per_device % count:
+            raise checks.BadArgument(
+                name, count,
+                f"must divide the {per_device} steps of a rollout (num_envs {num_envs} x "
+                f"unroll_length {unroll_length}"
+                + (f" / {devices} devices)" if devices > 1 else ")")
+                + f", such as {math.gcd(count, per_device) if count < per_device else per_device}",
+            )
+
+
+def true_next_values(
+    trajectory: Trajectory, values: jax.Array, final_values: jax.Array
+) -> jax.Array:
+    """Values of the true next observations, [T, N].
+
+    Args:
+      trajectory: T steps of N environments.
+      values: of its observations, [T, N].
+      final_values: of the observations after the last step, [N].
+    """
+    following = jnp.concatenate([values[1:], final_values[None]])
+    return jnp.where(trajectory.truncation, trajectory.truncation_value, following)
+
+
+def standardize(x: jax.Array) -> jax.Array:
+    """`x` with mean 0 and standard deviation 1 over all shards."""
+    mean = mean_over(jnp.mean(x), AXIS)
+    variance = mean_over(jnp.mean((x - mean) ** 2), AXIS)
+    return (x - mean) * jax.lax.rsqrt(variance + 1e-12)
+
+
+def explained_variance(values: jax.Array, targets: jax.Array) -> jax.Array:
+    """1 - Var(target - value) / Var(target) over all shards; 0 for constant targets."""
+
+    def variance(x):
+        mean = mean_over(jnp.mean(x), AXIS)
+        return mean_over(jnp.mean((x - mean) ** 2), AXIS)
+
+    total = variance(targets)
+    return jnp.where(total > 0, 1.0 - variance(targets - values) / total, 0.0)
+
+
+def summarize_episodes(
+    totals: EpisodeTotals, last: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Metrics of the episodes that ended, and what to remember of them."""
+    totals = jax.lax.psum(totals, AXIS)
+    count = jnp.maximum(totals.count, 1)
+    means = {"return": totals.reward / count, "length": totals.length / count}
+    means = {k: jnp.where(totals.count > 0, v, last[k]) for k, v in means.items()}
+    metrics = {
+        "episode/return": means["return"],
+        "episode/length": means["length"],
+        "episode/count": totals.count,
+        "environment/nonfinite": totals.nonfinite,
+    }
+    return metrics, means
+
+
+def _purpose(keys: jax.Array, purpose: int) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
+
+
+def _unless(condition: jax.Array, fold: Callable, layer: Any, old: Moments, new: Moments) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), layer, fold(layer, old, new))

@@ -1,0 +1,58 @@
+"""One mesh axis, `envs`: every device holds an equal share of the environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from jtrust import checks
+from jtrust.training.state import TrainState
+
+AXIS = "envs"
+REPLICATED = PartitionSpec()
+SHARDED = PartitionSpec(AXIS)
+
+# Which parts of the state are spread over the devices: a prefix of the pytree.
+STATE_SPEC = TrainState(
+    policy=REPLICATED, value=REPLICATED, policy_optimizer=REPLICATED, value_optimizer=REPLICATED,
+    observation_moments=REPLICATED, target_moments=REPLICATED, episodes=SHARDED,
+    last_episodes=REPLICATED, key=REPLICATED, iteration=REPLICATED,
+)
+
+
+def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh:
+    """A mesh over `devices`: a sequence, how many of those there are, or None for all of them.
+
+    Raises:
+      BadArgument: more devices than there are, or a number that does not divide `num_envs`.
+    """
+    if devices is None:
+        devices = jax.devices()
+    elif isinstance(devices, Sequence):
+        devices = list(devices)
+    else:
+        count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
+        devices = jax.devices()[:count]
+    if num_envs % len(devices):
+        raise checks.BadArgument(
+            "num_envs", num_envs, f"must be a multiple of the number of devices, {len(devices)}"
+        )
+    return Mesh(np.asarray(devices), (AXIS,))
+
+
+def per_shard(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+    """`function`, written for one shard, over the whole mesh."""
+    # Brax's own loops carry constants in, which the check of replication does not follow.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def environment_index(count: int) -> jax.Array:
+    """Numbers of this shard's `count` environments among all, [count]."""
+    return jax.lax.axis_index(AXIS) * count + jnp.arange(count)

@@ -1,0 +1,42 @@
+"""Everything that training carries from one iteration to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from jtrust.environments.batch import Episodes
+from jtrust.normalization import Moments
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The whole state of a run; restored, training goes on as if it had never stopped.
+
+    Attributes:
+      policy: parameters of the policy network.
+      value: parameters of the value network.
+      policy_optimizer: what the algorithm carries (PPO: Adam's moments; TRPO: nothing).
+      value_optimizer: Adam's moments.
+      observation_moments: what observations are normalised by; part of the policy.
+      target_moments: scale of the value network's output, over recent batches.
+      episodes: the environments, sharded over the mesh, [N, ...].
+      last_episodes: mean return and length of the episodes that ended in the last iteration in
+        which any did; NaN before.
+      key: the run's random key; never changes, iterations fold their number in.
+      iteration: iterations done, int32 [].
+    """
+
+    policy: Any
+    value: Any
+    policy_optimizer: Any
+    value_optimizer: Any
+    observation_moments: Moments
+    target_moments: Moments
+    episodes: Episodes
+    last_episodes: dict[str, jax.Array]
+    key: jax.Array
+    iteration: jax.Array

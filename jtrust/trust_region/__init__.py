@@ -1,0 +1,18 @@
+"""The mathematics of a trust region in the space of distributions.
+
+Nothing here knows of reinforcement learning: a distribution is a function of parameters, and the
+distance is the mean KL divergence.
+"""
+
+from jtrust.trust_region.conjugate_gradient import conjugate_gradient
+from jtrust.trust_region.fisher import fisher_operator, fisher_vector_product, mean_over
+from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
+
+__all__ = [
+    "LineSearch",
+    "backtracking_line_search",
+    "conjugate_gradient",
+    "fisher_operator",
+    "fisher_vector_product",
+    "mean_over",
+]
