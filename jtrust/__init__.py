@@ -1,1 +1,17 @@
 """jtrust: trust-region reinforcement learning, compiled end to end with JAX."""
+
+from jtrust import advantages, distributions, trust_region
+from jtrust.algorithms import NPG, PPO, TRPO, PPOPenalty
+from jtrust.checks import BadArgument
+from jtrust.environments import Box, Discrete, Environment, make_env
+from jtrust.networks import NetworkConfig
+from jtrust.runs import Result, evaluate, load_policy, resume, train
+from jtrust.training import Trainer, TrainState, make_trainer
+from jtrust.version import __version__
+
+__all__ = [
+    "NPG", "PPO", "TRPO", "BadArgument", "Box", "Discrete", "Environment", "NetworkConfig",
+    "PPOPenalty", "Result", "TrainState", "Trainer", "__version__", "advantages",
+    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "resume", "train",
+    "trust_region",
+]

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.environments.base import ActionSpace, Discrete
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
+from jtrust.environments.base import ActionSpace, Discrete
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "swish": nn.swish, "gelu": nn.gelu}
 
@@ -72,7 +72,7 @@ class MLP(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """Normalised observation [..., O] -> Gaussian over [..., A], its deviation free of the state."""
+    """Normalised observation [..., O] -> Gaussian over [..., A]; one deviation for all states."""
 
     config: NetworkConfig
     action_size: int

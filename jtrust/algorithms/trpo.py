@@ -99,15 +99,15 @@ class TRPO(_NaturalGradient):
 
     name: ClassVar[str] = "trpo"
 
-    backtrack_factor: float = 0.8
-    max_backtracks: int = static(15)
+    backtrack_factor: float = 0.9
+    max_backtracks: int = static(30)
 
     def __post_init__(self):
         super().__post_init__()
         checks.real_number(
-            "backtrack_factor", self.backtrack_factor, above=0, maximum=0.999, example=0.8
+            "backtrack_factor", self.backtrack_factor, above=0, maximum=0.999, example=0.9
         )
-        checks.whole_number("max_backtracks", self.max_backtracks, maximum=1000, example=15)
+        checks.whole_number("max_backtracks", self.max_backtracks, maximum=1000, example=30)
 
     def choose_scale(self, surrogate, params, full_step):
         def accept(scale):

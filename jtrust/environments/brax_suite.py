@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,11 +17,16 @@ BACKENDS = ("generalized", "spring", "positional", "mjx")
 _ONE_BACKEND = {"swimmer": ("generalized",), "fast": ()}
 
 
+def _brax_envs() -> Any:
+    """`brax.envs`, imported without the notices that it and mujoco print on standard output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        from brax import envs
+    return envs
+
+
 def names() -> list[str]:
     """The names that `make` takes."""
-    from brax import envs
-
-    return sorted(envs._envs)
+    return sorted(_brax_envs()._envs)
 
 
 def backends(name: str) -> tuple[str, ...]:
@@ -34,8 +42,7 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
       backend: one of `backends(name)`; by default Brax's own choice for it.
       **options: `episode_length`, and what the environment's class takes.
     """
-    from brax import envs
-
+    envs = _brax_envs()
     checks.one_of("ENV", name, names(), "Brax environment")
     given = dict(options)
     if backend is not None:
@@ -46,7 +53,10 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
     _mend_fluid()
     episode = {k: given.pop(k) for k in ("episode_length",) if k in given}
     try:
-        env = envs.get_environment(name, **given)
+        with warnings.catch_warnings():
+            # Each System that is made warns that Brax's own physics is no longer developed.
+            warnings.filterwarnings("ignore", message="Brax System", category=UserWarning)
+            env = envs.get_environment(name, **given)
     except TypeError as error:
         # An unknown keyword reaches the base class, whose complaint names it.
         raise checks.BadArgument("options", options, f"brax/{name} refuses it: {error}") from error

@@ -1,0 +1,7 @@
+"""`python -m jtrust`."""
+
+import sys
+
+from jtrust.cli import main
+
+sys.exit(main())

@@ -1,0 +1,268 @@
+"""`jtrust ...`: train, resume, evaluate, envs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jtrust import checks
+
+_USAGE = """\
+usage: jtrust COMMAND ...
+
+Trust-region reinforcement learning, compiled end to end with JAX.
+
+  jtrust train ENV        train a policy; ENV is SUITE/NAME, such as brax/ant
+  jtrust resume RUN_DIR   go on with a run from its newest checkpoint
+  jtrust evaluate RUN_DIR whole episodes of what a run has learned
+  jtrust envs             what ENV may be
+
+`jtrust COMMAND --help` tells the options of each; `jtrust --version` the version.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What to train in, for how long, and where to keep it."""
+
+    env: Annotated[Positional[str], arg(metavar="ENV")]
+    """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
+    algorithm: str = "trpo"
+    """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
+    steps: int = 1_000_000
+    """Environment steps to train for; rounded up to whole iterations."""
+    num_envs: int = 256
+    """Environments side by side, over all devices."""
+    unroll_length: int = 64
+    """Steps of each environment per iteration."""
+    seed: int = 0
+    """Of the run's random key; the same seed gives the same run."""
+    backend: str | None = None
+    """Physics backend, where the environment has a choice."""
+    episode_length: int = 1000
+    """Steps after which an episode is cut; a time limit, not a failure."""
+    run_dir: str | None = None
+    """Where to keep the run; by default checkpoints/<suite>-<name>-<algorithm>-seed<S>."""
+    checkpoint_every: int | None = None
+    """Iterations between checkpoints; by default a tenth of the run."""
+    keep_checkpoints: int = 0
+    """How many of the newest checkpoints to keep; 0 keeps all."""
+    devices: int | None = None
+    """How many devices to use; by default all."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files into the run directory."""
+    wandb: bool = False
+    """Also send metrics to Weights & Biases."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeOptions:
+    """Goes on with a run from its newest whole checkpoint, as if it had never stopped."""
+
+    run_dir: Annotated[Positional[str], arg(metavar="RUN_DIR")]
+    """Directory of the run."""
+    steps: int | None = None
+    """Environment steps in total; by default what the run was begun with."""
+    devices: int | None = None
+    """How many devices to use; by default all."""
+    keep_checkpoints: int = 0
+    """How many of the newest checkpoints to keep; 0 keeps all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Whole episodes of a run's policy, each environment counted once."""
+
+    run_dir: Annotated[Positional[str], arg(metavar="RUN_DIR")]
+    """Directory of the run."""
+    episodes: int = 64
+    """How many, side by side."""
+    seed: int = 0
+    """Of the start states, and of the actions with --stochastic."""
+    step: int | None = None
+    """The checkpoint of this step; by default the newest."""
+    stochastic: bool = False
+    """Sample actions; by default the policy's mode acts."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+
+
+def train_command(args: Sequence[str]) -> int:
+    from jtrust.algorithms import ALGORITHMS
+    from jtrust.environments import make_env
+    from jtrust.networks import NetworkConfig
+    from jtrust.runs import train
+    from jtrust.runs.progress import make_progress
+
+    name = _given(args, "algorithm") or "trpo"
+    checks.one_of("algorithm", name, ALGORITHMS)
+    kind = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("options", Annotated[TrainOptions, OmitArgPrefixes]),
+            ("hyperparameters", Annotated[ALGORITHMS[name], OmitArgPrefixes]),
+            ("network", Annotated[NetworkConfig, OmitArgPrefixes]),
+        ],
+    )
+    parsed = _parse(kind, "train", args)
+    options = parsed.options
+    environment_options: dict[str, Any] = {"episode_length": options.episode_length}
+    if options.backend is not None:
+        environment_options["backend"] = options.backend
+    environment = make_env(options.env, **environment_options)
+    result = train(
+        environment, parsed.hyperparameters, num_envs=options.num_envs, total_steps=options.steps,
+        seed=options.seed, run_dir=options.run_dir, unroll_length=options.unroll_length,
+        network=parsed.network, checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints, devices=options.devices,
+        tensorboard=options.tensorboard, wandb=options.wandb, make_progress=make_progress,
+        default_run_dir=options.run_dir is None,
+    )
+    return _finish(result)
+
+
+def resume_command(args: Sequence[str]) -> int:
+    from jtrust.runs import resume
+    from jtrust.runs.progress import make_progress
+
+    options = _parse(ResumeOptions, "resume", args)
+    return _finish(resume(
+        options.run_dir, options.steps, devices=options.devices,
+        keep_checkpoints=options.keep_checkpoints, make_progress=make_progress,
+    ))
+
+
+def evaluate_command(args: Sequence[str]) -> int:
+    from jtrust.runs import evaluate
+
+    options = _parse(EvaluateOptions, "evaluate", args)
+    found = evaluate(
+        options.run_dir, episodes=options.episodes, seed=options.seed, step=options.step,
+        stochastic=options.stochastic,
+    )
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(
+            f"{found['algorithm']} on {found['env']} after {found['step']:,} steps: "
+            f"return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
+            f"length {found['length_mean']:.1f}, over {found['episodes']} episodes"
+        )
+    return 0
+
+
+def envs_command(args: Sequence[str]) -> int:
+    from jtrust.environments import brax_suite
+
+    if args and args[0] in ("-h", "--help"):
+        print("usage: jtrust envs\n\nLists what ENV may be, with the backends of each.")
+        return 0
+    if args:
+        raise checks.BadArgument("ARGUMENT", args[0], "`jtrust envs` takes none")
+    for name in brax_suite.names():
+        print(f"brax/{name:26}{' '.join(brax_suite.backends(name)) or '(no physics)'}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train_command,
+    "resume": resume_command,
+    "evaluate": evaluate_command,
+    "envs": envs_command,
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command: its exit status. 0 success, 2 bad input, 128 + n after signal n."""
+    args = list(sys.argv[1:] if args is None else args)
+    warnings.showwarning = _show_warning
+    try:
+        if not args or args[0] in ("-h", "--help", "help"):
+            print(_USAGE, end="", file=sys.stdout if args else sys.stderr)
+            return 0 if args else 2
+        if args[0] == "--version":
+            from jtrust.version import __version__
+
+            print(f"jtrust {__version__}")
+            return 0
+        checks.one_of("COMMAND", args[0], COMMANDS)
+        return COMMANDS[args[0]](args[1:])
+    except checks.BadArgument as error:
+        return _fail(error.as_option(), 2)
+    except OSError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"jtrust: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"jtrust: warning: {message}", file=sys.stderr)
+
+
+def _finish(result: Any) -> int:
+    import numpy as np
+
+    from jtrust.runs.signals import exit_status
+
+    metrics = result.metrics
+    if metrics:
+        step, seconds = int(metrics["step"][-1]), metrics["time/seconds"][-1]
+        reward = metrics["episode/return"][-1]
+        shown = "no episode has ended yet" if np.isnan(reward) else f"return {reward:.1f}"
+        done = f"{step:,} steps, {seconds:.1f} s in this session, {shown}"
+    else:
+        done = "nothing left to do"
+    if result.stopped_by is not None:
+        print(
+            f"stopped at {done}; checkpoint in {result.run_dir}; "
+            f"go on with: jtrust resume {result.run_dir}"
+        )
+        return exit_status(result.stopped_by)
+    print(f"done: {done}; checkpoint in {result.run_dir}")
+    return 0
+
+
+def _given(args: Sequence[str], name: str) -> str | None:
+    """The value of an option that decides which others there are."""
+    for i, argument in enumerate(args):
+        if argument == f"--{name}":
+            return args[i + 1] if i + 1 < len(args) else None
+        if argument.startswith(f"--{name}="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _parse(kind: type, command: str, args: Sequence[str]) -> Any:
+    """Parses by tyro; its boxed complaints become one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, prog=f"jtrust {command}", args=list(args))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        text = complaint.getvalue()
+    # Between the box's top border and its first rule stands what is wrong.
+    lines = [line.strip("│ ") for line in text.splitlines()[1:]]
+    rule = next((i for i, line in enumerate(lines) if line.startswith(("─", "╰"))), len(lines))
+    said = re.sub(r"^Error parsing \S+: ", "", " ".join(lines[:rule]))
+    argument = re.fullmatch(r"(\w+)=(.*?): (.*)", said)
+    if argument:
+        name, value, remedy = argument.groups()
+        raise checks.BadArgument(name, value.strip("'"), remedy)
+    raise checks.BadArgument("OPTIONS", " ".join(args), f"{said}; see `jtrust {command} --help`")

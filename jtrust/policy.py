@@ -1,0 +1,74 @@
+"""A trained policy, ready to act."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jtrust import checks
+from jtrust.environments.base import ActionSpace
+from jtrust.normalization import Moments
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """Observations to actions; call it.
+
+    Attributes:
+      network: the policy network.
+      action: the space of actions.
+      params: its parameters.
+      moments: what observations are normalised by.
+    """
+
+    network: nn.Module
+    action: ActionSpace
+    params: Any
+    moments: Moments
+
+    def __call__(self, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Acts.
+
+        Args:
+          observation: [..., O], any leading axes.
+          key: random key for a sample from the policy; None for its mode.
+
+        Returns:
+          Actions as the environment takes them: [..., A], or integers [...] if discrete.
+
+        Raises:
+          BadArgument: an observation of another size.
+        """
+        size = self.moments.mean.shape[-1]
+        shape = jnp.shape(observation)
+        if not shape or shape[-1] != size:
+            raise checks.BadArgument("observation", shape, f"must have a last axis of {size}")
+        observation = jnp.asarray(observation, jnp.float32)
+        if key is None:
+            return self._mode(self.params, self.moments, observation)
+        return self._sample(self.params, self.moments, observation, key)
+
+    def distribution(self, params: Any, moments: Moments, observation: jax.Array) -> Any:
+        """The distribution over actions on the policy's own scale; pure."""
+        return self.network.apply(params, moments.normalize(observation))
+
+    def to_environment(self, action: jax.Array) -> jax.Array:
+        """Actions on the policy's scale, [..., A] or [...], as the environment takes them."""
+        return self.action.to_environment(action)
+
+    @functools.cached_property
+    def _mode(self):
+        return jax.jit(
+            lambda p, m, x: self.to_environment(self.distribution(p, m, x).mode())
+        )
+
+    @functools.cached_property
+    def _sample(self):
+        return jax.jit(
+            lambda p, m, x, k: self.to_environment(self.distribution(p, m, x).sample(k))
+        )

@@ -1,0 +1,182 @@
+"""What it takes to build a run again: `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtrust import checks
+from jtrust.algorithms import ALGORITHMS, Algorithm
+from jtrust.environments import Box, Discrete, Environment, make_env
+from jtrust.networks import NetworkConfig
+from jtrust.training import Trainer, make_trainer
+from jtrust.version import __version__
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that defines a run.
+
+    Attributes:
+      env: name for `jtrust.make_env`, or the user's own name for an object.
+      env_options: keyword arguments for it.
+      algorithm: name of the algorithm.
+      hyperparameters: its arguments.
+      network: arguments of `NetworkConfig`.
+      num_envs: environments side by side.
+      unroll_length: steps of each per iteration.
+      seed: of the run's random key.
+      total_steps: environment steps to train for.
+      checkpoint_every: iterations between checkpoints.
+      observation: shape and type of an observation.
+      action: the space of actions.
+      devices: how many devices it was started on.
+      jtrust: version that wrote it.
+      format: of this file.
+    """
+
+    env: str
+    env_options: dict[str, Any]
+    algorithm: str
+    hyperparameters: dict[str, Any]
+    network: dict[str, Any]
+    num_envs: int
+    unroll_length: int
+    seed: int
+    total_steps: int
+    checkpoint_every: int
+    observation: dict[str, Any]
+    action: dict[str, Any]
+    devices: int
+    jtrust: str = __version__
+    format: int = FORMAT
+
+    @classmethod
+    def describe(
+        cls, trainer: Trainer, *, seed: int, total_steps: int, checkpoint_every: int
+    ) -> RunConfig:
+        """The configuration of a trainer's run."""
+        environment = trainer.environment
+        return cls(
+            env=environment.name,
+            env_options=dict(environment.options),
+            algorithm=trainer.algorithm.name,
+            hyperparameters=_plain(dataclasses.asdict(trainer.algorithm)),
+            network=_plain(dataclasses.asdict(trainer.network)),
+            num_envs=trainer.num_envs,
+            unroll_length=trainer.unroll_length,
+            seed=seed,
+            total_steps=total_steps,
+            checkpoint_every=checkpoint_every,
+            observation={
+                "shape": list(environment.observation.shape),
+                "dtype": str(environment.observation.dtype),
+            },
+            action=_action_to_json(environment.action),
+            devices=trainer.mesh.size,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> RunConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+          BadArgument: where it is no such text, or of a format that this version does not read.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise checks.BadArgument(
+                "RUN_DIR", where, f"its config.json is no JSON ({error}); it has been damaged"
+            ) from error
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            found = fields.get("format") if isinstance(fields, dict) else None
+            raise checks.BadArgument(
+                "RUN_DIR", where,
+                f"its config.json is of format {found}; jtrust {__version__} reads format {FORMAT}",
+            )
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        missing = sorted(set(known) - set(fields))
+        unknown = sorted(set(fields) - set(known))
+        if missing or unknown:
+            raise checks.BadArgument(
+                "RUN_DIR", where,
+                "its config.json " + "; ".join(
+                    [f"lacks {', '.join(missing)}"] * bool(missing)
+                    + [f"has the unknown {', '.join(unknown)}"] * bool(unknown)
+                ),
+            )
+        kinds = {"str": str, "int": int, "dict[str, Any]": dict}
+        for name, field in known.items():
+            if not isinstance(fields[name], kinds[field.type]) or isinstance(fields[name], bool):
+                raise checks.BadArgument(
+                    "RUN_DIR", where, f"its config.json has {name} = {fields[name]!r}"
+                )
+        return cls(**fields)
+
+    def make_algorithm(self) -> Algorithm:
+        checks.one_of("algorithm", self.algorithm, ALGORITHMS)
+        try:
+            return ALGORITHMS[self.algorithm](**self.hyperparameters)
+        except TypeError as error:
+            raise checks.BadArgument("hyperparameters", self.hyperparameters, str(error)) from error
+
+    def make_network(self) -> NetworkConfig:
+        try:
+            return NetworkConfig(**self.network)
+        except TypeError as error:
+            raise checks.BadArgument("network", self.network, str(error)) from error
+
+    def make_environment(self) -> Environment:
+        return make_env(self.env, **self.env_options)
+
+    def make_trainer(
+        self, env: Environment | None = None, devices: Any = None
+    ) -> Trainer:
+        """The run's trainer; `env` where the run's own was not made by name."""
+        return make_trainer(
+            env if env is not None else self.make_environment(), self.make_algorithm(),
+            num_envs=self.num_envs, unroll_length=self.unroll_length,
+            network=self.make_network(), devices=devices,
+        )
+
+    def action_space(self) -> Box | Discrete:
+        fields = dict(self.action)
+        return {"box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        return self.num_envs * self.unroll_length
+
+    @property
+    def total_iterations(self) -> int:
+        """Iterations until at least `total_steps` environment steps are done."""
+        return -(-self.total_steps // self.steps_per_iteration)
+
+
+def _action_to_json(action: Box | Discrete) -> dict[str, Any]:
+    return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as Python's own, which JSON can hold."""
+
+    def plain(value):
+        if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+            if np.ndim(value):
+                raise checks.BadArgument("algorithm", value, "a run takes one value, not several")
+            return np.asarray(value).item()
+        if isinstance(value, tuple):
+            return list(value)
+        return value
+
+    return {k: plain(v) for k, v in values.items()}

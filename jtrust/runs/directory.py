@@ -1,0 +1,166 @@
+"""The run directory: `config.json`, `metrics.jsonl`, checkpoints named by step, and a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import re
+from pathlib import Path
+
+from jtrust import checks
+from jtrust.runs.config import RunConfig
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+LOCK = "lock"
+
+
+class RunDirectory:
+    """One run's directory, held by at most one process that writes.
+
+    Attributes:
+      path: where it is.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._lock = None
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / METRICS
+
+    @classmethod
+    def create(cls, path: str | os.PathLike) -> RunDirectory:
+        """Makes and locks a directory for a new run.
+
+        Raises:
+          BadArgument: the directory holds a run, is a file, or cannot be written.
+        """
+        directory = cls(path)
+        if directory.config_path.exists():
+            raise checks.BadArgument(
+                "run_dir", path,
+                f"holds a run; go on with it by `jtrust resume {path}`, or name another directory",
+            )
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise checks.BadArgument("run_dir", path, "is a file; name a directory") from error
+        except OSError as error:
+            raise checks.BadArgument(
+                "run_dir", path,
+                f"cannot be made ({_reason(error)}); name a directory that can be written",
+            ) from error
+        directory.lock()
+        return directory
+
+    @classmethod
+    def create_default(cls, name: str) -> RunDirectory:
+        """The same at `checkpoints/NAME`, or with -2, -3 ... behind it where that is taken."""
+        for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))):
+            path = Path("checkpoints") / f"{name}{suffix}"
+            if (path / CONFIG).exists() or (path / LOCK).exists():
+                continue
+            return cls.create(path)
+        raise AssertionError("unreachable")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> tuple[RunDirectory, RunConfig]:
+        """An existing run, for reading.
+
+        Raises:
+          BadArgument: no such directory, or one without a run, or a damaged configuration.
+        """
+        directory = cls(path)
+        if not directory.path.is_dir():
+            what = "is a file" if directory.path.exists() else "does not exist"
+            raise checks.BadArgument("RUN_DIR", path, f"{what}; give the directory of a run")
+        try:
+            text = directory.config_path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise checks.BadArgument(
+                "RUN_DIR", path, "holds no run (no config.json); give the directory of a run"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise checks.BadArgument(
+                "RUN_DIR", path, f"its config.json cannot be read ({_reason(error)})"
+            ) from error
+        return directory, RunConfig.from_json(text, str(path))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes `config.json`, whole or not at all."""
+        temporary = self.config_path.with_suffix(".json.tmp")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(config.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.config_path)
+
+    def lock(self) -> None:
+        """Keeps other processes from writing here until this one ends or calls `unlock`.
+
+        Raises:
+          BadArgument: another process holds it, or the directory cannot be written.
+        """
+        try:
+            file = open(self.path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise checks.BadArgument(
+                "run_dir", self.path,
+                f"cannot be written ({_reason(error)}); name a directory that can",
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise checks.BadArgument(
+                "run_dir", self.path, f"is in use by {holder}; wait for it or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Lets others write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def cut_metrics(self, iteration: int) -> None:
+        """Drops the lines of `metrics.jsonl` behind `iteration`, and half a line at the end."""
+        try:
+            data = self.metrics_path.read_bytes()
+        except FileNotFoundError:
+            return
+        kept = 0
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                number = json.loads(line)["iteration"]
+            except (ValueError, KeyError, TypeError):
+                break
+            if number > iteration:
+                break
+            kept += len(line)
+        if kept < len(data):
+            os.truncate(self.metrics_path, kept)
+
+
+def default_name(env: str, algorithm: str, seed: int) -> str:
+    """`<suite>-<name>-<algorithm>-seed<S>`, with nothing that a path could trip over."""
+    return re.sub(r"[^\w.-]+", "-", f"{env}-{algorithm}-seed{seed}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
