@@ -260,9 +260,14 @@ def _parse(kind: type, command: str, args: Sequence[str]) -> Any:
     # Between the box's top border and its first rule stands what is wrong.
     lines = [line.strip("│ ") for line in text.splitlines()[1:]]
     rule = next((i for i, line in enumerate(lines) if line.startswith(("─", "╰"))), len(lines))
-    said = re.sub(r"^Error parsing \S+: ", "", " ".join(lines[:rule]))
-    argument = re.fullmatch(r"(\w+)=(.*?): (.*)", said)
-    if argument:
-        name, value, remedy = argument.groups()
+    said = " ".join(lines[:rule])
+    ours = re.fullmatch(r"Error parsing \S+: (\w+)=(.*?): (.*)", said)
+    if ours:  # a hyperparameter that its own class refused
+        name, value, remedy = ours.groups()
         raise checks.BadArgument(name, value.strip("'"), remedy)
+    unread = re.fullmatch(r"Error parsing --(\S+): .*?(int|float)\b.*: '(.*)'", said)
+    if unread:
+        name, kind, value = unread.groups()
+        wanted = "a whole number" if kind == "int" else "a number"
+        raise checks.BadArgument(name, value, f"must be {wanted}")
     raise checks.BadArgument("OPTIONS", " ".join(args), f"{said}; see `jtrust {command} --help`")

@@ -45,6 +45,8 @@ class Moments:
     def update(self, batch: Any, axis_name: str | None = None, batch_axes: int = 1) -> Moments:
         """Takes in a batch, by the pairwise formula of Chan, Golub and LeVeque (1979).
 
+        A batch without finite moments is left out.
+
         Args:
           batch: pytree like the sample, with `batch_axes` leading axes.
           axis_name: mesh axis over which the batch is spread.
@@ -68,7 +70,14 @@ class Moments:
             lambda a, b, m, n: (1 - weight) * a + weight * b + weight * (1 - weight) * (n - m) ** 2,
             self.variance, variance, self.mean, mean,
         )
-        return Moments(total, new_mean, new_variance)
+        # A batch whose moments overflow says nothing of the scale of the next one.
+        good = jnp.all(jnp.stack([
+            jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new_mean, new_variance))
+        ]))
+        return jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            Moments(total, new_mean, new_variance), self,
+        )
 
     def forget(self, memory: float) -> Moments:
         """Counts at most `memory` samples, so that later ones weigh more than they would."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -272,8 +271,13 @@ def check_minibatches(
                 f"must divide the {per_device} steps of a rollout (num_envs {num_envs} x "
                 f"unroll_length {unroll_length}"
                 + (f" / {devices} devices)" if devices > 1 else ")")
-                + f", such as {math.gcd(count, per_device) if count < per_device else per_device}",
+                + f", such as {largest_divisor(per_device, count)}",
             )
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return max(d for d in range(1, min(limit, number) + 1) if number % d == 0)
 
 
 def true_next_values(

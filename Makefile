@@ -1,0 +1,41 @@
+# Both targets set up everything they need; a second call installs nothing again.
+#   make train    train TRPO on brax/inverted_pendulum, then evaluate what it trained
+#   make test     run all tests
+# They use python3 and keep its packages in .venv; `PYTHON=python3.12 make test` uses that Python
+# and an environment of its own, .venv-3.12.
+
+PYTHON ?= python3
+ifeq ($(origin PYTHON),file)
+VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+BIN := $(VENV)/bin
+
+.PHONY: train test lint clean
+
+train: $(VENV)/installed
+	@run=checkpoints/first-run; n=2; \
+	while [ -e $$run ]; do run=checkpoints/first-run-$$n; n=$$((n + 1)); done; \
+	$(BIN)/jtrust train brax/inverted_pendulum --steps 500000 --run-dir $$run && \
+	$(BIN)/jtrust evaluate $$run
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v else \
+	"jtrust needs Python 3.11 or newer, not %d.%d; try: PYTHON=python3.12 make ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-*

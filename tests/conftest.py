@@ -1,0 +1,54 @@
+"""Eight virtual CPU devices for every test, and small things that many tests share."""
+
+import os
+
+# Before jax is imported: the number of devices is fixed from then on.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PointState:
+    position: jax.Array
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+
+
+class Point:
+    """A point on a line, pushed by the action; it fails beyond ±2 and is paid for being near 0.
+
+    Small enough to compile in a moment, with real terminations; what is about physics is tested
+    on Brax.
+    """
+
+    action_size = 1
+    observation_size = 2
+
+    def reset(self, key):
+        return self._state(jax.random.uniform(key, (), minval=-0.5, maxval=0.5), jnp.float32(0.0))
+
+    def step(self, state, action):
+        return self._state(state.position + 0.3 * action[0], action[0])
+
+    def _state(self, position, action):
+        return PointState(
+            position,
+            jnp.stack([position, action]),
+            jnp.exp(-(position**2)) - 0.01 * action**2,
+            (jnp.abs(position) > 2.0).astype(jnp.float32),
+        )
+
+
+@pytest.fixture
+def point():
+    return Point()

@@ -1,0 +1,112 @@
+"""Brax's environments: names, backends, the mended swimmer; physics against Brax's own wrappers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jtrust
+from jtrust.environments import batch, brax_suite
+from jtrust.environments.base import Box
+
+
+def test_every_brax_environment_is_listed_with_its_backends():
+    from brax import envs
+
+    assert set(brax_suite.names()) == set(envs._envs)
+    assert brax_suite.backends("ant") == ("generalized", "spring", "positional", "mjx")
+    assert brax_suite.backends("swimmer") == ("generalized",)
+    assert brax_suite.backends("fast") == ()
+
+
+@pytest.mark.parametrize("name", sorted(set(brax_suite.names())))
+def test_every_brax_environment_can_be_described(name):
+    environment = jtrust.make_env(f"brax/{name}")
+    assert environment.name == f"brax/{name}"
+    assert environment.observation.ndim == 1
+    assert isinstance(environment.action, Box)
+    assert jtrust.make_env(name).observation == environment.observation
+
+
+@pytest.mark.parametrize("backend", ["spring", "positional", "mjx"])
+def test_backends_are_taken_and_kept(backend):
+    environment = jtrust.make_env("brax/inverted_pendulum", backend=backend, episode_length=77)
+    assert environment.options == {"backend": backend, "episode_length": 77}
+    assert environment.episode_length == 77
+
+
+def test_swimmer_steps_and_its_fluid_drags():
+    environment = jtrust.make_env("brax/swimmer")
+
+    @jax.jit
+    def glide(key):
+        state = environment.reset(key)
+        state, speeds = jax.lax.scan(
+            lambda s, _: (lambda n: (n, jnp.abs(n.obs[3:]).sum()))(
+                environment.step(s, jnp.zeros(2))
+            ), state, length=20,
+        )
+        return state, speeds
+
+    state, speeds = glide(jax.random.key(0))
+    assert np.all(np.isfinite(state.obs))
+    assert speeds[-1] < speeds[0]
+
+
+@pytest.mark.parametrize(("name", "arguments", "says"), [
+    ("brax/antt", {}, "brax/ant|ant"), ("brx/ant", {}, "brax/ant"), ("", {}, "SUITE/NAME"),
+    (3, {}, "SUITE/NAME"), ("brax/ant", {"backend": "spring "}, "spring"),
+    ("brax/swimmer", {"backend": "mjx"}, "generalized"), ("brax/fast", {"backend": "mjx"}, "leave"),
+    ("brax/ant", {"colour": "red"}, "colour"), ("brax/ant", {"episode_length": 0}, "1000"),
+])
+def test_what_there_is_not_is_answered_with_what_there_is(name, arguments, says):
+    with pytest.raises(jtrust.BadArgument, match=says):
+        jtrust.make_env(name, **arguments)
+
+
+def test_a_batch_of_episodes_goes_as_brax_itself_steps_them():
+    """Same physics, rewards and ends as brax.envs under its EpisodeWrapper, without auto-reset."""
+    from brax import envs
+
+    length = 25
+    environment = jtrust.make_env("brax/inverted_pendulum", episode_length=length)
+    theirs = envs.create(
+        "inverted_pendulum", episode_length=length, auto_reset=False, batch_size=16
+    )
+    actions = jax.random.uniform(jax.random.key(1), (40, 16, 1), minval=-1, maxval=1)
+    keys = jax.random.split(jax.random.key(0), 16)
+
+    @jax.jit
+    def ours_run():
+        episodes = batch.begin(batch.start_states(environment, keys))
+        starts = batch.start_states(environment, jax.random.split(jax.random.key(5), 16))
+
+        def step(episodes, x):
+            action, t = x
+            moved, outcome = batch.step(environment, episodes, action)
+            end = outcome.termination | outcome.truncation
+            return batch.restart(moved, starts, end, t), (moved.observation, outcome)
+
+        return jax.lax.scan(step, episodes, (actions, jnp.arange(40)))
+
+    @jax.jit
+    def theirs_run():
+        def step(state, action):
+            state = theirs.step(state, action)
+            return state, (state.obs, state.reward, state.done, state.info["truncation"])
+
+        return jax.lax.scan(step, theirs.reset(jax.random.key(0)), actions)
+
+    _, (observation, outcome) = ours_run()
+    _, (their_observation, reward, done, truncation) = theirs_run()
+    end = np.asarray(outcome.termination | outcome.truncation)
+    first_end = np.where(end.any(0), end.argmax(0), 39)
+    assert np.asarray(outcome.termination).any()
+    for i in range(16):
+        until = first_end[i] + 1
+        np.testing.assert_allclose(observation[:until, i], their_observation[:until, i], atol=1e-4)
+        np.testing.assert_allclose(outcome.reward[:until, i], reward[:until, i])
+        np.testing.assert_array_equal(end[:until, i], np.asarray(done)[:until, i].astype(bool))
+        np.testing.assert_array_equal(
+            np.asarray(outcome.truncation)[:until, i], np.asarray(truncation)[:until, i].astype(bool)
+        )
