@@ -1,12 +1,17 @@
 """Eight virtual CPU devices for every test, and small things that many tests share."""
 
 import os
+import tempfile
 
 # Before jax is imported: the number of devices is fixed from then on.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests compile the same programs; within one session each is compiled once.
+_CACHE = tempfile.TemporaryDirectory(prefix="jtrust-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import dataclasses
 

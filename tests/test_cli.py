@@ -30,7 +30,8 @@ def test_training_says_how_it_goes_and_where_it_ended(tmp_path, monkeypatch, cap
     assert captured.out.startswith("done: 256 steps") and path in captured.out
     for word in ("steps 256", "steps/s", "return", "KL 0.", "of 0.05", "time left"):
         assert word in captured.err
-    assert json.loads((tmp_path / path / "config.json").read_text())["hyperparameters"]["clip"] == 0.3
+    config = json.loads((tmp_path / path / "config.json").read_text())
+    assert config["hyperparameters"]["clip"] == 0.3
     # The same again goes beside it, not over it.
     assert main([*arguments, "--steps", "128"]) == 0
     assert (tmp_path / f"{path}-2" / "config.json").exists()

@@ -67,7 +67,7 @@ def test_time_limits_and_failures_against_a_plain_loop():
     rng = np.random.default_rng(0)
     failures = {(int(t), int(i)) for t, i in zip(rng.integers(0, 20, 30), rng.integers(0, 16, 30),
                                                  strict=True)}
-    outcome, moved, _, _ = run(7, failures)
+    outcome, _, _, _ = run(7, failures)
     for i in range(16):
         count, total = 0, 0.0
         for t in range(20):

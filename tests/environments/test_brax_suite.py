@@ -99,6 +99,7 @@ def test_a_batch_of_episodes_goes_as_brax_itself_steps_them():
 
     _, (observation, outcome) = ours_run()
     _, (their_observation, reward, done, truncation) = theirs_run()
+    done, truncation = (np.asarray(x).astype(bool) for x in (done, truncation))
     end = np.asarray(outcome.termination | outcome.truncation)
     first_end = np.where(end.any(0), end.argmax(0), 39)
     assert np.asarray(outcome.termination).any()
@@ -106,7 +107,5 @@ def test_a_batch_of_episodes_goes_as_brax_itself_steps_them():
         until = first_end[i] + 1
         np.testing.assert_allclose(observation[:until, i], their_observation[:until, i], atol=1e-4)
         np.testing.assert_allclose(outcome.reward[:until, i], reward[:until, i])
-        np.testing.assert_array_equal(end[:until, i], np.asarray(done)[:until, i].astype(bool))
-        np.testing.assert_array_equal(
-            np.asarray(outcome.truncation)[:until, i], np.asarray(truncation)[:until, i].astype(bool)
-        )
+        np.testing.assert_array_equal(end[:until, i], done[:until, i])
+        np.testing.assert_array_equal(outcome.truncation[:until, i], truncation[:until, i])

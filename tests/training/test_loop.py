@@ -202,7 +202,7 @@ def test_a_nonfinite_update_leaves_policy_and_values_as_they_were(point):
 
     for algorithm in (jtrust.TRPO(), jtrust.PPO()):
         trainer = jtrust.make_trainer(Cliff(), algorithm, num_envs=16, unroll_length=8, devices=1)
-        state, rows, _ = run(trainer, jax.random.key(0), 2)
+        state, _, _ = run(trainer, jax.random.key(0), 2)
         assert np.all(np.isfinite(jax.flatten_util.ravel_pytree(host(state.policy))[0]))
         assert np.all(np.isfinite(jax.flatten_util.ravel_pytree(host(state.value))[0]))
 
