@@ -63,6 +63,8 @@ class TrainOptions:
     """Also write TensorBoard event files into the run directory."""
     wandb: bool = False
     """Also send metrics to Weights & Biases."""
+    compilation_cache: str | None = None
+    """Directory for compiled programs, or none; by default the user's cache directory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,8 @@ class ResumeOptions:
     """How many devices to use; by default all."""
     keep_checkpoints: int = 0
     """How many of the newest checkpoints to keep; 0 keeps all."""
+    compilation_cache: str | None = None
+    """Directory for compiled programs, or none; by default the user's cache directory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +99,8 @@ class EvaluateOptions:
     """Sample actions; by default the policy's mode acts."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
+    compilation_cache: str | None = None
+    """Directory for compiled programs, or none; by default the user's cache directory."""
 
 
 def train_command(args: Sequence[str]) -> int:
@@ -102,6 +108,7 @@ def train_command(args: Sequence[str]) -> int:
     from jtrust.environments import make_env
     from jtrust.networks import NetworkConfig
     from jtrust.runs import train
+    from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.progress import make_progress
 
     name = _given(args, "algorithm") or "trpo"
@@ -116,6 +123,7 @@ def train_command(args: Sequence[str]) -> int:
     )
     parsed = _parse(kind, "train", args)
     options = parsed.options
+    use_compilation_cache(options.compilation_cache)
     environment_options: dict[str, Any] = {"episode_length": options.episode_length}
     if options.backend is not None:
         environment_options["backend"] = options.backend
@@ -133,9 +141,11 @@ def train_command(args: Sequence[str]) -> int:
 
 def resume_command(args: Sequence[str]) -> int:
     from jtrust.runs import resume
+    from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.progress import make_progress
 
     options = _parse(ResumeOptions, "resume", args)
+    use_compilation_cache(options.compilation_cache)
     return _finish(resume(
         options.run_dir, options.steps, devices=options.devices,
         keep_checkpoints=options.keep_checkpoints, make_progress=make_progress,
@@ -144,8 +154,10 @@ def resume_command(args: Sequence[str]) -> int:
 
 def evaluate_command(args: Sequence[str]) -> int:
     from jtrust.runs import evaluate
+    from jtrust.runs.compilation_cache import use_compilation_cache
 
     options = _parse(EvaluateOptions, "evaluate", args)
+    use_compilation_cache(options.compilation_cache)
     found = evaluate(
         options.run_dir, episodes=options.episodes, seed=options.seed, step=options.step,
         stochastic=options.stochastic,

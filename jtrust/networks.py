@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrust import checks
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
@@ -30,6 +31,10 @@ class NetworkConfig:
       activation: one of `ACTIVATIONS`.
       initial_std: standard deviation of a Gaussian policy before training, in units of half the
         action range.
+      min_std: standard deviation below which a Gaussian policy never falls, in the same units.
+        Trust-region steps have a fixed length, so once a task is solved they follow what little
+        advantage is left, which rewards less noise; without a floor the deviation falls by a
+        constant factor per update until gradients mean nothing.
       squash: tanh of the Gaussian, instead of a Gaussian whose actions are clipped on their way
         to the environment.
     """
@@ -38,6 +43,7 @@ class NetworkConfig:
     value_layers: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     initial_std: float = 1.0
+    min_std: float = 0.05
     squash: bool = False
 
     def __post_init__(self):
@@ -50,6 +56,11 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(int(size) for size in sizes))
         checks.one_of("activation", self.activation, ACTIVATIONS)
         checks.real_number("initial_std", self.initial_std, above=0, maximum=100, example=1.0)
+        checks.real_number("min_std", self.min_std, minimum=0, maximum=100, example=0.05)
+        if self.min_std >= self.initial_std:
+            raise checks.BadArgument(
+                "min_std", self.min_std, f"must be below initial_std, {self.initial_std}"
+            )
         checks.truth_value("squash", self.squash)
 
 
@@ -84,8 +95,9 @@ class GaussianPolicy(nn.Module):
         # comes from returns and not from its random start.
         network = MLP(config.policy_layers, self.action_size, config.activation, 0.01, name="mlp")
         mean = network(x)
-        start = nn.initializers.constant(jnp.log(config.initial_std))
-        log_std = self.param("log_std", start, (self.action_size,), jnp.float32)
+        start = nn.initializers.constant(np.log(config.initial_std - config.min_std))
+        raw = self.param("log_std", start, (self.action_size,), jnp.float32)
+        log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
         return distribution(mean, jnp.broadcast_to(log_std, mean.shape))
 

@@ -19,6 +19,8 @@ from jtrust.trust_region.fisher import mean_over
 # A spread below this counts as this much: a reading that never moves is not magnified.
 _MIN_OBSERVATION_STD = 1e-3
 _MIN_TARGET_STD = 1e-6
+# Nor is a spread far below the values themselves, where a float32 network has nothing to say.
+_MIN_RELATIVE_TARGET_STD = 1e-3
 
 
 @jax.tree_util.register_dataclass
@@ -94,7 +96,8 @@ class Moments:
 
 def target_scale(moments: Moments) -> tuple[jax.Array, jax.Array]:
     """(mean, standard deviation) on which a value network's output is read, [] each."""
-    return moments.mean, moments.std(_MIN_TARGET_STD)
+    least = _MIN_RELATIVE_TARGET_STD * jnp.abs(moments.mean)
+    return moments.mean, jnp.maximum(moments.std(_MIN_TARGET_STD), least)
 
 
 def fold_input(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax.Array]:

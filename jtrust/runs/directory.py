@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import glob
 import itertools
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 from jtrust import checks
@@ -26,6 +29,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        self._final: Path | None = None
         self._lock = None
 
     @property
@@ -40,19 +44,29 @@ class RunDirectory:
     def create(cls, path: str | os.PathLike) -> RunDirectory:
         """Makes and locks a directory for a new run.
 
+        Where nothing is at `path` yet, the directory is made beside it under another name, which
+        `settle` changes once there is something to open: a process killed before that leaves
+        nothing at `path`, one killed later leaves a run that opens.
+
         Raises:
-          BadArgument: the directory holds a run, is a file, or cannot be written.
+          BadArgument: the directory holds a run or is in use, is a file, or cannot be written.
         """
-        directory = cls(path)
-        if directory.config_path.exists():
+        final = Path(path)
+        if (final / CONFIG).exists():
             raise checks.BadArgument(
                 "run_dir", path,
                 f"holds a run; go on with it by `jtrust resume {path}`, or name another directory",
             )
+        if os.path.lexists(final) and not final.is_dir():
+            raise checks.BadArgument("run_dir", path, "is a file; name a directory")
         try:
+            if final.is_dir() and any(final.iterdir()):
+                directory = cls(final)
+            else:
+                directory = cls(final.with_name(f".{final.name}.starting-{os.getpid()}"))
+                directory._final = final
+                directory._sweep()
             directory.path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise checks.BadArgument("run_dir", path, "is a file; name a directory") from error
         except OSError as error:
             raise checks.BadArgument(
                 "run_dir", path,
@@ -61,14 +75,45 @@ class RunDirectory:
         directory.lock()
         return directory
 
+    def settle(self) -> None:
+        """Gives a new run's directory its own name; the run can be opened from now on.
+
+        Raises:
+          BadArgument: another process has put a run there meanwhile.
+        """
+        if self._final is None:
+            return
+        try:
+            os.rename(self.path, self._final)
+        except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise checks.BadArgument(
+                "run_dir", self._final, f"was taken meanwhile ({_reason(error)}); name another"
+            ) from error
+        self.path, self._final = self._final, None
+
+    def abandon(self) -> None:
+        """Removes a directory that never became a run's."""
+        if self._final is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left beside this name before there was a run."""
+        for left in self._final.parent.glob(f".{glob.escape(self._final.name)}.starting-*"):
+            other = RunDirectory(left)
+            with contextlib.suppress(checks.BadArgument):
+                other.lock()
+                shutil.rmtree(left, ignore_errors=True)
+                other.unlock()
+
     @classmethod
     def create_default(cls, name: str) -> RunDirectory:
         """The same at `checkpoints/NAME`, or with -2, -3 ... behind it where that is taken."""
         for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))):
             path = Path("checkpoints") / f"{name}{suffix}"
-            if (path / CONFIG).exists() or (path / LOCK).exists():
-                continue
-            return cls.create(path)
+            starting = list(path.parent.glob(f".{path.name}.starting-*"))
+            if not path.exists() and not any(map(_in_use, starting)):
+                return cls.create(path)
         raise AssertionError("unreachable")
 
     @classmethod
@@ -160,6 +205,16 @@ class RunDirectory:
 def default_name(env: str, algorithm: str, seed: int) -> str:
     """`<suite>-<name>-<algorithm>-seed<S>`, with nothing that a path could trip over."""
     return re.sub(r"[^\w.-]+", "-", f"{env}-{algorithm}-seed{seed}")
+
+
+def _in_use(path: Path) -> bool:
+    directory = RunDirectory(path)
+    try:
+        directory.lock()
+    except checks.BadArgument:
+        return True
+    directory.unlock()
+    return False
 
 
 def _reason(error: Exception) -> str:

@@ -124,15 +124,24 @@ def train(
         directory = RunDirectory.create_default(default_name(config.env, config.algorithm, seed))
 
     with contextlib.ExitStack() as stack:
-        writers: list[MetricsWriter] = []
         if directory is not None:
             stack.callback(directory.unlock)
-            directory.cut_metrics(0)  # of a start that never came to its first checkpoint
-            writers = _open_writers(stack, directory, config, tensorboard, wandb)
+            stack.callback(directory.abandon)
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
         clock = _Clock(trainer.steps_per_iteration)
         state = trainer.init(jax.random.key(seed))
+        writers: list[MetricsWriter] = []
+        if directory is not None:
+            # A configuration is only ever found beside a checkpoint.
+            first = CheckpointWriter(directory.path)
+            stack.callback(first.close)
+            first.save(0, state)
+            first.wait()
+            directory.write_config(config)
+            directory.settle()
+            directory.cut_metrics(0)
+            writers = _open_writers(stack, directory, config, tensorboard, wandb)
         return _run(
             trainer, config, state, 0, directory, writers, progress, clock, keep_checkpoints
         )
@@ -243,11 +252,8 @@ def _run(
     rows: list[dict[str, Any]] = []
     saver = None
     if directory is not None:
-        saver = _Saver(CheckpointWriter(directory.path, keep_checkpoints), progress, done)
-        if done == 0:
-            saver.save(0, state, must=True)
-        # Only now is the directory a run: whoever finds a configuration finds a checkpoint, too.
-        directory.write_config(config)
+        writer = CheckpointWriter(directory.path, keep_checkpoints)
+        saver = _Saver(writer, progress, done * trainer.steps_per_iteration)
 
     def report(iteration: int, metrics: dict[str, jax.Array]) -> None:
         row = to_row({
@@ -291,14 +297,10 @@ class _Saver:
     def __init__(self, writer: CheckpointWriter, progress: Progress, last: int):
         self._writer, self._progress, self._last = writer, progress, last
 
-    def save(self, step: int, state: TrainState, must: bool = False) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         try:
             self._writer.save(step, state)
-            if must:
-                self._writer.wait()
         except OSError as error:
-            if must:
-                raise
             self._progress.note(f"warning: {error}; training goes on")
             self._writer.save(step, state)
         self._last = step
