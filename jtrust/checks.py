@@ -1,4 +1,4 @@
-"""Checks of what users pass in, and the one exception that answers their mistakes."""
+"""Checks of what users pass in, and the exceptions that answer them in one line."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class BadArgument(ValueError):
         """The same sentence in the command line's terms: `--max-kl nan: ...`."""
         option = self.name if self.name.isupper() else "--" + self.name.replace("_", "-")
         return f"{option} {_short(str(self.value))}: {self.remedy}"
+
+
+class TrainingFailed(Exception):
+    """Training cannot go on; the message says why, and what is left."""
 
 
 def _short(text: str, limit: int = 200) -> str:

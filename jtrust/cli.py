@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import re
 import sys
 import warnings
@@ -198,6 +199,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs one command: its exit status. 0 success, 2 bad input, 128 + n after signal n."""
     args = list(sys.argv[1:] if args is None else args)
     warnings.showwarning = _show_warning
+    _keep_libraries_quiet()
     try:
         if not args or args[0] in ("-h", "--help", "help"):
             print(_USAGE, end="", file=sys.stdout if args else sys.stderr)
@@ -213,6 +215,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(error.as_option(), 2)
     except OSError as error:
         return _fail(str(error), 1)
+    except checks.TrainingFailed as error:
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
 
@@ -220,6 +224,20 @@ def main(args: Sequence[str] | None = None) -> int:
 def _fail(text: str, status: int) -> int:
     print(f"jtrust: {' '.join(text.split())}", file=sys.stderr)
     return status
+
+
+def _keep_libraries_quiet() -> None:
+    """Failures are told here, in one line; Orbax's threads also log them as tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.CRITICAL)
+    show = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        # From a write that was still under way when its save had already failed.
+        if "Event loop is closed" not in str(found.exc_value):
+            show(found)
+
+    sys.unraisablehook = hook
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -11,10 +11,11 @@ from jtrust.normalization import Moments, fold_input, fold_output, target_scale
 def stream(seed, sizes, features=3, mean=0.0, std=1.0):
     """Batches of uneven sizes, their scale and place drifting from one to the next."""
     rng = np.random.default_rng(seed)
-    return [
-        (mean + std * (0.3 * i + (1 + 0.2 * i) * rng.normal(size=(size, features)))).astype(np.float32)
-        for i, size in enumerate(sizes)
-    ]
+    batches = []
+    for i, size in enumerate(sizes):
+        x = 0.3 * i + (1 + 0.2 * i) * rng.normal(size=(size, features))
+        batches.append((mean + std * x).astype(np.float32))
+    return batches
 
 
 def gather(batches):
@@ -61,7 +62,7 @@ def test_several_leading_axes_and_a_pytree_count_as_one_batch():
     rng = np.random.default_rng(3)
     batch = {"a": rng.normal(2, 3, (4, 5, 3)), "b": rng.normal(-1, 2, (4, 5))}
     batch = {k: v.astype(np.float32) for k, v in batch.items()}
-    sample = {"a": jax.ShapeDtypeStruct((3,), jnp.float32), "b": jax.ShapeDtypeStruct((), jnp.float32)}
+    sample = {name: jax.ShapeDtypeStruct(x.shape[2:], jnp.float32) for name, x in batch.items()}
     moments = Moments.zero(sample).update(batch, batch_axes=2)
     assert float(moments.count) == 20
     for name, values in batch.items():
@@ -82,8 +83,9 @@ def test_shards_that_see_parts_of_a_batch_agree_on_the_moments_of_the_whole():
 
 
 def test_forgetting_weighs_the_past_as_so_many_samples():
-    first, second = (x.astype(np.float64) for x in stream(5, [1000, 50]))
-    moments = gather([first.astype(np.float32)]).forget(150).update(jnp.asarray(second, jnp.float32))
+    batches = stream(5, [1000, 50])
+    moments = gather(batches[:1]).forget(150).update(jnp.asarray(batches[1]))
+    first, second = (x.astype(np.float64) for x in batches)
     mean = 0.75 * first.mean(0) + 0.25 * second.mean(0)
     square = 0.75 * (first**2).mean(0) + 0.25 * (second**2).mean(0)
     assert float(moments.count) == 200
@@ -94,6 +96,14 @@ def test_forgetting_weighs_the_past_as_so_many_samples():
 def test_forgetting_changes_nothing_while_there_is_little_to_forget():
     moments = gather(stream(6, [30]))
     assert float(moments.forget(100.0).count) == 30
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_a_batch_without_finite_moments_is_left_out(bad):
+    first, second, third = stream(31, [30, 20, 25])
+    second[3, 1] = bad
+    moments, expected = gather([first, second, third]), gather([first, third])
+    jax.tree.map(np.testing.assert_array_equal, moments, expected)
 
 
 def test_normalized_inputs_have_mean_zero_and_deviation_one():
@@ -220,6 +230,22 @@ def test_target_scale_is_the_mean_and_deviation_of_the_targets():
     np.testing.assert_allclose([mean, std], [targets.mean(), targets.std()], rtol=1e-5)
 
 
-def test_constant_targets_have_a_scale_above_zero():
-    mean, std = target_scale(gather([np.full(30, 4.0, np.float32)]))
-    assert float(mean) == pytest.approx(4.0) and 0 < float(std) < 1e-3
+@pytest.mark.parametrize("value", [0.0, 4.0, -300.0])
+def test_constant_targets_have_a_small_scale_above_zero(value):
+    mean, std = target_scale(gather([np.full(30, value, np.float32)]))
+    assert float(mean) == pytest.approx(value)
+    assert 0 < float(std) <= 0.01 * max(abs(value), 1.0)
+    # Float32 must be able to tell values apart that differ by this scale.
+    assert float(std) > 100 * np.finfo(np.float32).eps * abs(value)
+
+
+def test_fold_output_from_constant_targets_to_moving_ones():
+    still = np.full(40, 4.0, np.float32)
+    moving = np.random.default_rng(28).normal(6, 3, 40).astype(np.float32)
+    old, new = gather([still]), gather([still, moving])
+    weights, x = layer(29, 5, 1), np.random.default_rng(30).normal(size=(20, 5))
+    outputs = []
+    for moments, used in [(old, weights), (new, fold_output(weights, old, new))]:
+        mean, std = (float(s) for s in target_scale(moments))
+        outputs.append(mean + std * apply(used, x))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5)

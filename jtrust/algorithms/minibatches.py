@@ -17,10 +17,11 @@ def minibatch_epochs(
 ) -> tuple[Any, Any]:
     """Scans `step` over `epochs` passes of `minibatches` each.
 
-    Every environment contributes the same number of steps to each minibatch, taken in an order of
-    its own: t ↦ (a t + b) mod T with a random offset b and a random stride a coprime to T. That
-    costs no sort, decorrelates neighbours in time, and, since it depends on the environment's own
-    key alone, gives the same minibatches on any number of shards.
+    Every environment contributes the same number of steps to each minibatch (to each one of its
+    group, where the number of minibatches does not divide T), in an order of its own:
+    t ↦ (a t + b) mod T with a random offset b and a random stride a coprime to T. That costs no
+    sort, decorrelates neighbours in time, and, since it depends on the environment's own key
+    alone, gives the same minibatches on any number of shards.
 
     Args:
       step: (carry, minibatch [B, ...]) -> (carry, outputs).

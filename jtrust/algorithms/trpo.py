@@ -74,6 +74,8 @@ class _NaturalGradient(Algorithm):
             lambda p, d: jnp.where(accepted, p + scale * d, p), params, full_step
         )
         metrics = policy_metrics(measured, scale**2 * self.max_kl, accepted, scale)
+        sound = finite((gradient, direction)) & (curvature > 0)
+        metrics["policy/skipped"] = 1.0 - sound.astype(jnp.float32)
         metrics["policy/cg_residual"] = residual / jnp.sqrt(tree_dot(gradient, gradient))
         return new_params, state, metrics
 

@@ -75,8 +75,18 @@ def strong(x: jax.Array, like: Any = None) -> jax.Array:
 
 
 def start_states(environment: Environment, keys: jax.Array) -> Any:
-    """Start states, one per key: [N] keys -> [N, ...]."""
-    return jax.tree.map(strong, jax.vmap(environment.reset)(keys))
+    """Start states, one per key: [N] keys -> [N, ...].
+
+    A start whose observation is not finite is replaced by the first that is.
+    """
+    states = jax.tree.map(strong, jax.vmap(environment.reset)(keys))
+    finite = jnp.all(jnp.isfinite(states.obs), axis=-1)
+
+    def replace(states: Any) -> Any:
+        source = jnp.where(finite, jnp.arange(finite.shape[0]), jnp.argmax(finite))
+        return jax.tree.map(lambda x: x[source], states)
+
+    return jax.lax.cond(jnp.all(finite), lambda states: states, replace, states)
 
 
 def begin(states: Any) -> Episodes:

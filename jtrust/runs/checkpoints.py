@@ -92,6 +92,14 @@ def _checksum(array: np.ndarray) -> str:
     return f"{zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(header)):08x}"
 
 
+def _identity(directory: Path) -> tuple[int, int] | None:
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class CheckpointReader:
     """Reads the checkpoints of a run."""
 
@@ -183,20 +191,25 @@ class CheckpointWriter:
     def __init__(self, directory: Path, keep: int = 0):
         self.directory = Path(directory).absolute()
         self._keep = keep or None
+        # Orbax would make a directory anew that somebody has moved away.
+        self._identity = _identity(self.directory)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future | None = None
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
-    def save(self, step: int, state: Any) -> None:
-        """Starts to write `state`; returns at once unless the one before is still under way.
+    def copy(self, state: Any) -> Any:
+        """A copy on the device, made as soon as it gets to it: the state may be donated."""
+        return self._copy(state)
 
-        The device copies the state first, so that the next iteration may overwrite it.
+    def save(self, step: int, state: Any) -> None:
+        """Starts to write `state`, which nobody may donate; returns at once unless the checkpoint
+        before is still under way.
 
         Raises:
           OSError: the checkpoint before this one could not be written.
         """
         self.wait()
-        self._pending = self._pool.submit(self._write, step, self._copy(state))
+        self._pending = self._pool.submit(self._write, step, state)
 
     def wait(self) -> None:
         """Returns when the last checkpoint is on disk.
@@ -236,6 +249,8 @@ class CheckpointWriter:
             for item, values in items.items()
         }
         try:
+            if _identity(self.directory) != self._identity:
+                raise FileNotFoundError("the run's directory is gone")
             self._set_aside(self.directory / str(step))
             self._manager.save(step, args=ocp.args.Composite(
                 **{item: ocp.args.StandardSave(values) for item, values in items.items()},

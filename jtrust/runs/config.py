@@ -74,10 +74,7 @@ class RunConfig:
             seed=seed,
             total_steps=total_steps,
             checkpoint_every=checkpoint_every,
-            observation={
-                "shape": list(environment.observation.shape),
-                "dtype": str(environment.observation.dtype),
-            },
+            observation=_observation_to_json(environment),
             action=_action_to_json(environment.action),
             devices=trainer.mesh.size,
         )
@@ -121,6 +118,12 @@ class RunConfig:
                 raise checks.BadArgument(
                     "RUN_DIR", where, f"its config.json has {name} = {fields[name]!r}"
                 )
+        if _series(fields["jtrust"]) != _series(__version__):
+            raise checks.BadArgument(
+                "RUN_DIR", where,
+                f"was written by jtrust {fields['jtrust']} and this is {__version__}; "
+                f"install the other, or train again",
+            )
         return cls(**fields)
 
     def make_algorithm(self) -> Algorithm:
@@ -142,12 +145,29 @@ class RunConfig:
     def make_trainer(
         self, env: Environment | None = None, devices: Any = None
     ) -> Trainer:
-        """The run's trainer; `env` where the run's own was not made by name."""
-        return make_trainer(
+        """The run's trainer; `env` where the run's own was not made by name.
+
+        Raises:
+          BadArgument: an environment whose observations or actions are not the run's.
+        """
+        trainer = make_trainer(
             env if env is not None else self.make_environment(), self.make_algorithm(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
             network=self.make_network(), devices=devices,
         )
+        self.check_environment(trainer.environment)
+        return trainer
+
+    def check_environment(self, environment: Environment) -> None:
+        """Raises `BadArgument` where observations or actions are not those of the run."""
+        for what, theirs, ours in (
+            ("observations", _observation_to_json(environment), self.observation),
+            ("actions", _action_to_json(environment.action), self.action),
+        ):
+            if theirs != ours:
+                raise checks.BadArgument(
+                    "env", environment.name, f"has {what} {theirs}; the run was trained on {ours}"
+                )
 
     def action_space(self) -> Box | Discrete:
         fields = dict(self.action)
@@ -161,6 +181,16 @@ class RunConfig:
     def total_iterations(self) -> int:
         """Iterations until at least `total_steps` environment steps are done."""
         return -(-self.total_steps // self.steps_per_iteration)
+
+
+def _series(version: str) -> list[str]:
+    """Versions that differ only behind the second number read each other's runs."""
+    return version.split(".")[:2]
+
+
+def _observation_to_json(environment: Environment) -> dict[str, Any]:
+    spec = environment.observation
+    return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
 
 
 def _action_to_json(action: Box | Discrete) -> dict[str, Any]:

@@ -33,10 +33,17 @@ class JsonLines:
     """Appends to `metrics.jsonl`, each line whole and at once."""
 
     def __init__(self, path: Path):
+        self._path = path
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OSError(f"{self._path} could not be written: {error.strerror}") from error
+        if written < len(line):
+            raise OSError(f"{self._path} could not be written: no room left")
 
     def close(self) -> None:
         self._file.close()

@@ -136,7 +136,7 @@ def train(
             # A configuration is only ever found beside a checkpoint.
             first = CheckpointWriter(directory.path)
             stack.callback(first.close)
-            first.save(0, state)
+            first.save(0, first.copy(state))
             first.wait()
             directory.write_config(config)
             directory.settle()
@@ -255,15 +255,24 @@ def _run(
         writer = CheckpointWriter(directory.path, keep_checkpoints)
         saver = _Saver(writer, progress, done * trainer.steps_per_iteration)
 
-    def report(iteration: int, metrics: dict[str, jax.Array]) -> None:
+    def report(iteration: int, metrics: Any, checkpoint: TrainState | None) -> None:
         row = to_row({
             "step": iteration * trainer.steps_per_iteration, "iteration": iteration,
             **jax.device_get(metrics), **clock.read(),
         })
         rows.append(row)
-        for writer in writers:
-            writer.write(row)
+        for out in writers:
+            out.write(row)
         progress.update(row)
+        if row["environment/nonfinite"] >= trainer.steps_per_iteration:
+            raise checks.TrainingFailed(
+                f"{config.env} gave NaN or infinity at every step of iteration {iteration}; "
+                f"stopped, and the checkpoints before it are as they were"
+            )
+        # Behind its row, so that a run killed between the two has the row of every iteration
+        # that a checkpoint has gone through.
+        if checkpoint is not None:
+            saver.save(row["step"], checkpoint)
 
     iterate = jax.jit(trainer.iterate, donate_argnums=0)
     pending: collections.deque = collections.deque()
@@ -272,9 +281,8 @@ def _run(
         while iteration < config.total_iterations and stop.number is None:
             state, metrics = iterate(state)
             iteration += 1
-            pending.append((iteration, metrics))
-            if saver is not None and iteration % config.checkpoint_every == 0:
-                saver.save(iteration * trainer.steps_per_iteration, state)
+            due = saver is not None and iteration % config.checkpoint_every == 0
+            pending.append((iteration, metrics, writer.copy(state) if due else None))
             if len(pending) > _AHEAD:
                 report(*pending.popleft())
         while pending:
