@@ -21,7 +21,7 @@ train: $(VENV)/installed
 	$(BIN)/jtrust evaluate $$run
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

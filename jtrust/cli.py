@@ -59,7 +59,7 @@ class TrainOptions:
     keep_checkpoints: int = 0
     """How many of the newest checkpoints to keep; 0 keeps all."""
     devices: int | None = None
-    """How many devices to use; by default all."""
+    """How many devices to use; by default all, and on a CPU one per core."""
     tensorboard: bool = False
     """Also write TensorBoard event files into the run directory."""
     wandb: bool = False
@@ -77,7 +77,7 @@ class ResumeOptions:
     steps: int | None = None
     """Environment steps in total; by default what the run was begun with."""
     devices: int | None = None
-    """How many devices to use; by default all."""
+    """How many devices to use; by default all, and on a CPU one per core."""
     keep_checkpoints: int = 0
     """How many of the newest checkpoints to keep; 0 keeps all."""
     compilation_cache: str | None = None
@@ -110,6 +110,7 @@ def train_command(args: Sequence[str]) -> int:
     from jtrust.networks import NetworkConfig
     from jtrust.runs import train
     from jtrust.runs.compilation_cache import use_compilation_cache
+    from jtrust.runs.cpu_devices import use_all_cores
     from jtrust.runs.progress import make_progress
 
     name = _given(args, "algorithm") or "trpo"
@@ -125,6 +126,7 @@ def train_command(args: Sequence[str]) -> int:
     parsed = _parse(kind, "train", args)
     options = parsed.options
     use_compilation_cache(options.compilation_cache)
+    use_all_cores(options.num_envs, options.devices)
     environment_options: dict[str, Any] = {"episode_length": options.episode_length}
     if options.backend is not None:
         environment_options["backend"] = options.backend
@@ -143,10 +145,14 @@ def train_command(args: Sequence[str]) -> int:
 def resume_command(args: Sequence[str]) -> int:
     from jtrust.runs import resume
     from jtrust.runs.compilation_cache import use_compilation_cache
+    from jtrust.runs.cpu_devices import use_all_cores
+    from jtrust.runs.directory import RunDirectory
     from jtrust.runs.progress import make_progress
 
     options = _parse(ResumeOptions, "resume", args)
     use_compilation_cache(options.compilation_cache)
+    config = RunDirectory.open(options.run_dir)[1]
+    use_all_cores(config.num_envs, options.devices or config.devices)
     return _finish(resume(
         options.run_dir, options.steps, devices=options.devices,
         keep_checkpoints=options.keep_checkpoints, make_progress=make_progress,

@@ -141,6 +141,7 @@ class Surrogate:
         self._distribution_fn, self._axis, self._entropy_cost = (
             distribution_fn, axis_name, entropy_cost
         )
+        self._by_time = batch.observation
         self.observation = flatten_time(batch.observation)
         self.action = flatten_time(batch.action)
         self.advantage = flatten_time(batch.advantage)
@@ -174,11 +175,13 @@ class Surrogate:
 
         return mean_over(jax.grad(objective)(self.old_params), self._axis)
 
-    def fisher(self, damping: jax.Array | float = 0.0) -> Callable[[Params], Params]:
-        """v -> (F + damping I) v at the old policy."""
+    def fisher(
+        self, damping: jax.Array | float = 0.0, stride: int = 1
+    ) -> Callable[[Params], Params]:
+        """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
+        observation = flatten_time(self._by_time[::stride])
         return fisher_operator(
-            lambda p: self._distribution_fn(p, self.observation), self.old_params, damping,
-            self._axis,
+            lambda p: self._distribution_fn(p, observation), self.old_params, damping, self._axis
         )
 
     def unmoved(self) -> dict[str, jax.Array]:

@@ -33,15 +33,19 @@ class _NaturalGradient(Algorithm):
     Attributes:
       damping: multiple of the identity added to the Fisher matrix while solving.
       cg_iterations: conjugate-gradient iterations, one Fisher-vector product each.
+      fisher_stride: the Fisher matrix is averaged over every `fisher_stride`-th time step of the
+        batch. It shapes the step and never its limit: the real KL is taken over the whole batch.
     """
 
     damping: float = 0.01
     cg_iterations: int = static(10)
+    fisher_stride: int = static(4)
 
     def __post_init__(self):
         super().__post_init__()
         checks.real_number("damping", self.damping, minimum=0, example=0.01)
         checks.whole_number("cg_iterations", self.cg_iterations, maximum=10_000, example=10)
+        checks.whole_number("fisher_stride", self.fisher_stride, maximum=10_000, example=4)
 
     def init(self, params: Params) -> Any:
         return ()
@@ -61,7 +65,7 @@ class _NaturalGradient(Algorithm):
             with jax.named_scope("policy_gradient"):
                 gradient = surrogate.gradient()
             with jax.named_scope("fisher_vector_products"):
-                fisher = surrogate.fisher(self.damping)
+                fisher = surrogate.fisher(self.damping, self.fisher_stride)
                 direction, residual = conjugate_gradient(fisher, gradient, self.cg_iterations)
                 # dᵀFd: the damping steers the direction, but is no part of the quadratic model.
                 curvature = tree_dot(direction, fisher(direction))

@@ -14,7 +14,7 @@ from jtrust.algorithms.minibatches import minibatch_epochs
 from jtrust.trust_region import mean_over
 
 
-def value_optimizer(algorithm: Algorithm) -> optax.GradientTransformation:
+def make_value_optimizer(algorithm: Algorithm) -> optax.GradientTransformation:
     """Adam on gradients of a norm of at most 1; targets have a standard deviation near 1."""
     return optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(algorithm.value_learning_rate)
@@ -30,7 +30,7 @@ def fit_values(
     Args:
       algorithm: gives learning rate, epochs and minibatches.
       params: of the value network.
-      optimizer_state: of `value_optimizer(algorithm)`.
+      optimizer_state: of `make_value_optimizer(algorithm)`.
       value_fn: (params, normalised observations [B, V]) -> values on the targets' scale [B].
       batch: the rollout.
       axis_name: mesh axis of the shards.
@@ -38,7 +38,7 @@ def fit_values(
     Returns:
       (params, optimizer_state, {"value/loss", "value/skipped"}).
     """
-    optimizer = value_optimizer(algorithm)
+    optimizer = make_value_optimizer(algorithm)
 
     def loss_fn(params, observation, target):
         return 0.5 * jnp.mean((value_fn(params, observation) - target) ** 2)

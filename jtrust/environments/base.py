@@ -33,6 +33,10 @@ class Box:
             return action
         return self.low + (action + 1.0) * 0.5 * (self.high - self.low)
 
+    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Uniform actions on the policy's scale, [*shape, size]."""
+        return jax.random.uniform(key, (*shape, self.size), minval=-1.0, maxval=1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -42,6 +46,10 @@ class Discrete:
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         return action
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Uniform actions, [*shape]."""
+        return jax.random.randint(key, shape, 0, self.n)
 
 
 ActionSpace = Box | Discrete

@@ -13,7 +13,7 @@ from jtrust.environments.base import Environment
 
 # A start state is handed to another environment of the same group at each step, so that one
 # environment that fails often does not fail from one state alone.
-_START_GROUP = 8
+START_GROUP = 8
 
 
 @jax.tree_util.register_dataclass
@@ -155,7 +155,7 @@ def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Ep
 
 
 def _rotate(x: jax.Array, t: jax.Array) -> jax.Array:
-    group = math.gcd(x.shape[0], _START_GROUP)
+    group = math.gcd(x.shape[0], START_GROUP)
     index = (jnp.arange(group) + t) % group
     grouped = x.reshape(x.shape[0] // group, group, *x.shape[1:])
     return jnp.take(grouped, index, axis=1).reshape(x.shape)

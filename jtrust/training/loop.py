@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jtrust import checks
 from jtrust.advantages import gae
-from jtrust.algorithms import Algorithm, Batch, fit_values, value_optimizer
+from jtrust.algorithms import Algorithm, Batch, fit_values, make_value_optimizer
 from jtrust.environments import Environment, describe, make_env
 from jtrust.environments.batch import begin, start_states
 from jtrust.networks import (
@@ -34,7 +34,14 @@ from jtrust.training.mesh import (
     make_mesh,
     per_shard,
 )
-from jtrust.training.rollout import EpisodeTotals, Trajectory, rollout
+from jtrust.training.rollout import (
+    EpisodeTotals,
+    Trajectory,
+    cache_block,
+    in_blocks,
+    random_rollout,
+    rollout,
+)
 from jtrust.training.state import TrainState
 from jtrust.trust_region import mean_over
 
@@ -109,7 +116,7 @@ class Trainer:
             policy=policy,
             value=value,
             policy_optimizer=self.algorithm.init(policy),
-            value_optimizer=value_optimizer(self.algorithm).init(value),
+            value_optimizer=make_value_optimizer(self.algorithm).init(value),
             observation_moments=Moments.zero(sample),
             target_moments=Moments.zero(jnp.float32(0.0)),
             episodes=episodes,
@@ -119,70 +126,126 @@ class Trainer:
         )
 
     def _iterate_shard(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        keys = self.environment_keys(state)
+        state, trajectory, totals = self.gather(state, keys)
+        values, advantages, targets = self.estimate(state, trajectory)
+        state, batch, drift_kl = self.normalize(state, trajectory, advantages, targets, keys)
+        state, update_metrics = self.update(state, batch)
+
+        episode_metrics, last_episodes = summarize_episodes(totals, state.last_episodes)
+        state = dataclasses.replace(
+            state, last_episodes=last_episodes, iteration=state.iteration + 1
+        )
+        metrics = {
+            **episode_metrics, **update_metrics,
+            "value/explained_variance": explained_variance(values, targets),
+            "observation/drift_kl": drift_kl,
+        }
+        return state, metrics
+
+    # The four parts of an iteration, each written for one shard of the mesh.
+
+    def environment_keys(self, state: TrainState) -> jax.Array:
+        """One random key for each of this shard's environments, for this iteration, [N]."""
         key = jax.random.fold_in(state.key, state.iteration)
         index = environment_index(self.num_envs // self.mesh.size)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
-        # Run the policy, each episode that ends going on from a fresh start state.
+    def gather(
+        self, state: TrainState, keys: jax.Array
+    ) -> tuple[TrainState, Trajectory, EpisodeTotals]:
+        """Runs the policy, each episode that ends going on from a fresh start state."""
         with jax.named_scope("fresh_starts"):
             starts = start_states(self.environment, _purpose(keys, _STARTS))
-        episodes, trajectory, totals = rollout(
-            self.environment,
+        run = functools.partial(
+            rollout, self.environment,
             functools.partial(self.policy, state.policy, state.observation_moments),
-            functools.partial(self.values, state),
-            state.episodes, starts, _purpose(keys, _ACTIONS), self.unroll_length,
+            functools.partial(self.values, state), unroll_length=self.unroll_length,
         )
-        state = dataclasses.replace(state, episodes=episodes)
+        with jax.named_scope("rollout"):
+            episodes, trajectory, totals = in_blocks(
+                run, self.block_size(starts), state.episodes, starts, _purpose(keys, _ACTIONS)
+            )
+        return dataclasses.replace(state, episodes=episodes), trajectory, totals
 
-        # Estimate advantages.
+    def block_size(self, states: Any) -> int:
+        """How many of a shard's environments are rolled out together, given their states."""
+        count = self.num_envs // self.mesh.size
+        if self.mesh.devices.flat[0].platform != "cpu":
+            return count
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // count
+        return cache_block(count, size)
+
+    def act_at_random(self, state: TrainState, keys: jax.Array) -> tuple[Any, jax.Array]:
+        """The environments of `gather` under random actions and nothing else, for comparison."""
+        starts = start_states(self.environment, _purpose(keys, _STARTS))
+        action = jax.vmap(
+            lambda key: self.environment.action.sample(key, (self.unroll_length,)), out_axes=1
+        )(_purpose(keys, _ACTIONS))
+        def run(episodes, starts, action):
+            action = jnp.moveaxis(action, 1, 0)
+            return random_rollout(self.environment, episodes, starts, action)
+
+        return in_blocks(
+            lambda *block: (*run(*block), None), self.block_size(starts), state.episodes, starts,
+            jnp.moveaxis(action, 1, 0),
+        )[:2]
+
+    def estimate(
+        self, state: TrainState, trajectory: Trajectory
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Values, advantages and value targets in units of reward, [T, N] each."""
         with jax.named_scope("advantages"):
             values = self.values(state, trajectory.observation)
-            next_values = true_next_values(
-                trajectory, values, self.values(state, episodes.observation)
-            )
+            final_values = self.values(state, state.episodes.observation)
             advantages, targets = gae(
-                trajectory.reward, values, next_values, trajectory.termination,
-                trajectory.termination | trajectory.truncation,
+                trajectory.reward, values, true_next_values(trajectory, values, final_values),
+                trajectory.termination, trajectory.termination | trajectory.truncation,
                 self.algorithm.discount, self.algorithm.gae_lambda,
             )
+        return values, advantages, targets
 
-        # Take the batch into the normalisers, without moving the policy or the values.
+    def normalize(
+        self, state: TrainState, trajectory: Trajectory, advantages: jax.Array,
+        targets: jax.Array, keys: jax.Array,
+    ) -> tuple[TrainState, Batch, jax.Array]:
+        """Takes the rollout into the normalisers, without moving the policy or the values.
+
+        Returns:
+          (state, the normalised batch, the KL by which the policy moved all the same, []).
+        """
         with jax.named_scope("normalization"):
             state, drift_kl = self._update_normalizers(state, trajectory.observation, targets)
             observation = state.observation_moments.normalize(trajectory.observation)
             target_mean, target_std = target_scale(state.target_moments)
-        batch = Batch(
-            observation=observation,
-            value_observation=observation,
-            action=trajectory.action,
-            advantage=standardize(advantages),
-            value_target=(targets - target_mean) / target_std,
-            environment_keys=_purpose(keys, _MINIBATCHES),
-        )
+            batch = Batch(
+                observation=observation,
+                value_observation=observation,
+                action=trajectory.action,
+                advantage=standardize(advantages),
+                value_target=(targets - target_mean) / target_std,
+                environment_keys=_purpose(keys, _MINIBATCHES),
+            )
+        return state, batch, drift_kl
 
-        # Move the policy inside its trust region; fit the values.
+    def update(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Moves the policy inside its trust region, and fits the values."""
         with jax.named_scope("policy_update"):
             policy, policy_optimizer, policy_metrics = self.algorithm.update(
                 state.policy_optimizer, state.policy, self.policy_network.apply, batch, AXIS
             )
         with jax.named_scope("value_fit"):
-            value, value_optimizer_state, value_metrics = fit_values(
+            value, value_optimizer, value_metrics = fit_values(
                 self.algorithm, state.value, state.value_optimizer, self.value_network.apply,
                 batch, AXIS,
             )
-
-        episode_metrics, last_episodes = summarize_episodes(totals, state.last_episodes)
-        next_state = dataclasses.replace(
-            state, policy=policy, value=value, policy_optimizer=policy_optimizer,
-            value_optimizer=value_optimizer_state, last_episodes=last_episodes,
-            iteration=state.iteration + 1,
+        state = dataclasses.replace(
+            state, policy=policy, policy_optimizer=policy_optimizer, value=value,
+            value_optimizer=value_optimizer,
         )
-        metrics = {
-            **episode_metrics, **policy_metrics, **value_metrics,
-            "value/explained_variance": explained_variance(values, targets),
-            "observation/drift_kl": drift_kl,
-        }
-        return next_state, metrics
+        return state, {**policy_metrics, **value_metrics}
 
     def _update_normalizers(
         self, state: TrainState, observation: jax.Array, targets: jax.Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -109,3 +110,75 @@ def rollout(
 
     episodes, (trajectory, totals) = jax.lax.scan(step, episodes, jnp.arange(unroll_length))
     return episodes, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
+
+
+# What a block's states may take on a CPU, measured: docs/performance.md.
+_BLOCK_BYTES = 192 * 1024
+
+
+def cache_block(count: int, state_bytes: int) -> int:
+    """The largest block of environments whose states stay in a CPU's cache through a rollout.
+
+    Args:
+      count: environments of a shard; the block divides it, and holds whole groups of start states
+        where there are any.
+      state_bytes: bytes of one environment's state.
+    """
+    fits = [
+        n for n in range(1, count + 1)
+        if count % n == 0 and n * state_bytes <= _BLOCK_BYTES
+        and n % math.gcd(count, batch.START_GROUP) == 0
+    ]
+    # Below 32 a block is too narrow for vector instructions, whatever its states take.
+    return max([n for n in fits if n >= 32], default=count)
+
+
+def in_blocks(run: Callable[..., tuple], block: int, *inputs: Any) -> tuple:
+    """`run` on one block of environments after another, as if on all of them at once.
+
+    Args:
+      run: (inputs) -> (pytree [n, ...], pytree [T, n, ...], pytree of sums).
+      block: n; must divide N.
+      *inputs: pytrees, [N, ...] each leaf.
+
+    Returns:
+      What `run` returns, for N environments.
+    """
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    if block == count:
+        return run(*inputs)
+    split = jax.tree.map(lambda x: x.reshape(count // block, block, *x.shape[1:]), inputs)
+    by_env, by_time, sums = jax.lax.map(lambda x: run(*x), split)
+    return (
+        jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), by_env),
+        jax.tree.map(_join_time, by_time),
+        jax.tree.map(lambda x: jnp.sum(x, axis=0), sums),
+    )
+
+
+def _join_time(x: jax.Array) -> jax.Array:
+    """[blocks, T, n, ...] -> [T, blocks n, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
+
+
+def random_rollout(
+    environment: Environment, episodes: Episodes, starts: Any, action: jax.Array
+) -> tuple[Episodes, jax.Array]:
+    """The environments alone, under given actions: what no trainer can be faster than.
+
+    Args:
+      episodes, starts: as for `rollout`.
+      action: [T, N, A], or [T, N] if discrete.
+
+    Returns:
+      (episodes after the last step, rewards [T, N]).
+    """
+
+    def step(episodes: Episodes, x: tuple[jax.Array, jax.Array]):
+        action, t = x
+        moved, outcome = batch.step(environment, episodes, action)
+        end = outcome.termination | outcome.truncation
+        return batch.restart(moved, starts, end, t), outcome.reward
+
+    return jax.lax.scan(step, episodes, (action, jnp.arange(action.shape[0])))

@@ -70,7 +70,7 @@ def test_eight_shards_and_one_make_the_same_iteration(point, algorithm):
         trainer = jtrust.make_trainer(
             point, algorithm, num_envs=64, unroll_length=32, devices=devices
         )
-        state, rows, _ = run(trainer, jax.random.key(3), 2)
+        state, rows, _ = run(trainer, jax.random.key(3), 1)
         assert len(state.episodes.length.sharding.device_set) == devices
         results.append((host(state), rows))
     (one, one_rows), (eight, eight_rows) = results
@@ -222,3 +222,29 @@ def test_what_will_not_do_is_refused_by_name(point, change, name):
     with pytest.raises(jtrust.BadArgument) as caught:
         jtrust.make_trainer(arguments.pop("env"), arguments.pop("algorithm"), **arguments)
     assert caught.value.name == name
+
+
+def test_environments_in_blocks_go_as_all_at_once(point, monkeypatch):
+    from jtrust.training import rollout
+
+    trainer = jtrust.make_trainer(point, jtrust.TRPO(), num_envs=128, unroll_length=16, devices=1)
+    assert trainer.block_size(trainer.init(jax.random.key(0)).episodes.state) == 128
+    whole, whole_rows, _ = run(trainer, jax.random.key(0), 3)
+    monkeypatch.setattr(rollout, "_BLOCK_BYTES", 40 * 20)
+    assert trainer.block_size(whole.episodes.state) == 32
+    blocks, blocks_rows, _ = run(trainer, jax.random.key(0), 3)
+    np.testing.assert_allclose(whole.episodes.state.obs, blocks.episodes.state.obs, atol=1e-3)
+    np.testing.assert_array_equal(whole.episodes.length, blocks.episodes.length)
+    for a, b in zip(whole_rows, blocks_rows, strict=True):
+        assert a["episode/count"] == b["episode/count"] > 0
+        np.testing.assert_allclose(a["policy/kl"], b["policy/kl"], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("count", "size", "block"), [
+    (256, 540, 256), (2048, 1100, 128), (1024, 12_000, 1024), (96, 4000, 48), (30, 10**6, 30),
+    (7 * 32, 3000, 56),
+])
+def test_blocks_divide_the_environments_and_fit_the_cache(count, size, block):
+    from jtrust.training.rollout import cache_block
+
+    assert cache_block(count, size) == block
