@@ -98,6 +98,31 @@ def test_a_signal_ends_the_iteration_in_hand_with_a_checkpoint(tmp_path, number,
     assert rows[-1]["step"] > 0
 
 
+def test_a_process_of_its_own_uses_its_cores_and_the_compilation_cache(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    sizes = []
+    for name in ("first", "second"):
+        process = subprocess.run(
+            [sys.executable, "-m", "jtrust", "train", "brax/fast", "--num-envs", "128",
+             "--unroll-length", "4", "--steps", "512", "--run-dir", str(tmp_path / name),
+             "--compilation-cache", str(tmp_path / "cache")],
+            capture_output=True, text=True, env=environment, check=True,
+        )
+        assert "Traceback" not in process.stderr
+        sizes.append(sum(p.name.endswith("-cache") for p in (tmp_path / "cache").iterdir()))
+        devices = json.loads((tmp_path / name / "config.json").read_text())["devices"]
+        assert devices == min(2, len(os.sched_getaffinity(0)))  # 64 environments or more each
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_making_an_environment_leaves_no_files(tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", "import jtrust; jtrust.make_env('brax/ant')"], cwd=tmp_path,
+        check=True, capture_output=True,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 BAD = [
     (["train", "fast", "--num-envs", "0"], "--num-envs 0"),
     (["train", "fast", "--num-envs", "many"], "--num-envs many"),

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
     _mend_fluid()
     episode = {k: given.pop(k) for k in ("episode_length",) if k in given}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_mujoco_log():
             # Each System that is made warns that Brax's own physics is no longer developed.
             warnings.filterwarnings("ignore", message="Brax System", category=UserWarning)
             env = envs.get_environment(name, **given)
@@ -62,6 +63,18 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
         raise checks.BadArgument("options", options, f"brax/{name} refuses it: {error}") from error
     stored = {**given, **episode}
     return describe(env, f"brax/{name}", options=stored, **episode)
+
+
+@contextlib.contextmanager
+def _no_mujoco_log() -> Iterator[None]:
+    """Keeps mujoco from writing MUJOCO_LOG.TXT into the user's folder over Brax's model files."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
 
 
 def _mend_fluid() -> None:

@@ -96,13 +96,23 @@ class Trainer:
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first iteration, placed on the mesh; `key` is consumed."""
-        return jax.jit(per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC))(key)
+        return self._init(key)
 
     def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         """One iteration: (next state, metrics, [] each)."""
-        return per_shard(self._iterate_shard, self.mesh, (STATE_SPEC,), (STATE_SPEC, REPLICATED))(
-            state
-        )
+        return self._iterate(state)
+
+    # Compiled where they are called as they are; inside a `jit`, `scan` or `vmap` just a function.
+
+    @functools.cached_property
+    def _init(self):
+        return jax.jit(per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC))
+
+    @functools.cached_property
+    def _iterate(self):
+        return jax.jit(per_shard(
+            self._iterate_shard, self.mesh, (STATE_SPEC,), (STATE_SPEC, REPLICATED)
+        ))
 
     def _init_shard(self, key: jax.Array) -> TrainState:
         run_key, policy_key, value_key, start_key = jax.random.split(key, 4)
