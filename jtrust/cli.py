@@ -261,6 +261,8 @@ def _finish(result: Any) -> int:
         reward = metrics["episode/return"][-1]
         shown = "no episode has ended yet" if np.isnan(reward) else f"return {reward:.1f}"
         done = f"{step:,} steps, {seconds:.1f} s in this session, {shown}"
+    elif result.stopped_by is not None:
+        done = "the start of this session"
     else:
         done = "nothing left to do"
     if result.stopped_by is not None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -96,6 +97,39 @@ def test_a_signal_ends_the_iteration_in_hand_with_a_checkpoint(tmp_path, number,
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert (path / str(rows[-1]["step"]) / "_CHECKPOINT_METADATA").exists()
     assert rows[-1]["step"] > 0
+
+
+def test_a_signal_while_the_program_compiles_leaves_a_run_that_goes_on(tmp_path):
+    path = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jtrust", "train", "brax/fast", "--steps", "1000000000",
+         "--run-dir", str(path), *TINY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    while not list(tmp_path.glob(".run.starting-*/lock")):  # under way, not yet a run
+        assert process.poll() is None
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143 and f"jtrust resume {path}" in out and "Traceback" not in err
+    assert main(["resume", str(path), "--steps", "512", "--devices", "1"]) == 0
+
+
+def test_a_second_signal_stops_at_once():
+    code = (
+        "import time\nfrom jtrust.runs.signals import StopRequest\n"
+        "with StopRequest() as stop:\n    print('ready', flush=True)\n"
+        "    while True:\n        time.sleep(0.1)\n"
+        "        if stop.number: print('noted', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "noted\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "the last checkpoint is whole" in err
 
 
 def test_a_process_of_its_own_uses_its_cores_and_the_compilation_cache(tmp_path):

@@ -127,6 +127,8 @@ def train(
         if directory is not None:
             stack.callback(directory.unlock)
             stack.callback(directory.abandon)
+        # From here on: a signal while the program compiles also leaves a run that can go on.
+        stop = stack.enter_context(StopRequest())
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
         clock = _Clock(trainer.steps_per_iteration)
@@ -143,7 +145,7 @@ def train(
             directory.cut_metrics(0)
             writers = _open_writers(stack, directory, config, tensorboard, wandb)
         return _run(
-            trainer, config, state, 0, directory, writers, progress, clock, keep_checkpoints
+            trainer, config, state, 0, directory, writers, progress, clock, stop, keep_checkpoints
         )
 
 
@@ -181,6 +183,7 @@ def resume(
     directory.lock()
     with contextlib.ExitStack() as stack:
         stack.callback(directory.unlock)
+        stop = stack.enter_context(StopRequest())
         clock = _Clock(trainer.steps_per_iteration)
         state, step = restore(trainer, run_dir)
         done = step // trainer.steps_per_iteration
@@ -201,7 +204,8 @@ def resume(
                 f"{config.devices}, so it is the same up to rounding"
             )
         return _run(
-            trainer, config, state, done, directory, writers, progress, clock, keep_checkpoints
+            trainer, config, state, done, directory, writers, progress, clock, stop,
+            keep_checkpoints,
         )
 
 
@@ -246,7 +250,7 @@ def _open_writers(
 def _run(
     trainer: Trainer, config: RunConfig, state: TrainState, done: int,
     directory: RunDirectory | None, writers: list[MetricsWriter], progress: Progress,
-    clock: _Clock, keep_checkpoints: int,
+    clock: _Clock, stop: StopRequest, keep_checkpoints: int,
 ) -> Result:
     """Iterates from `done` to the end, or until a signal."""
     rows: list[dict[str, Any]] = []
@@ -277,18 +281,17 @@ def _run(
     iterate = jax.jit(trainer.iterate, donate_argnums=0)
     pending: collections.deque = collections.deque()
     iteration = done
-    with StopRequest() as stop:
-        while iteration < config.total_iterations and stop.number is None:
-            state, metrics = iterate(state)
-            iteration += 1
-            due = saver is not None and iteration % config.checkpoint_every == 0
-            pending.append((iteration, metrics, writer.copy(state) if due else None))
-            if len(pending) > _AHEAD:
-                report(*pending.popleft())
-        while pending:
+    while iteration < config.total_iterations and stop.number is None:
+        state, metrics = iterate(state)
+        iteration += 1
+        due = saver is not None and iteration % config.checkpoint_every == 0
+        pending.append((iteration, metrics, writer.copy(state) if due else None))
+        if len(pending) > _AHEAD:
             report(*pending.popleft())
-        if saver is not None:
-            saver.finish(iteration * trainer.steps_per_iteration, state)
+    while pending:
+        report(*pending.popleft())
+    if saver is not None:
+        saver.finish(iteration * trainer.steps_per_iteration, state)
     return Result(
         policy=make_policy(trainer, state),
         state=state,
