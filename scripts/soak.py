@@ -101,7 +101,7 @@ def differences(whole: Path, broken: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=6_000_000)
+    parser.add_argument("--steps", type=int, default=1_600_000)
     parser.add_argument("--env", default="brax/inverted_pendulum")
     parser.add_argument("--algorithms", nargs="+", default=["trpo", "ppo"])
     parser.add_argument("--seed", type=int, default=0)
