@@ -171,3 +171,18 @@ def test_tensorboard_files_hold_the_metrics(tmp_path):
     jtrust.train(fast(), total_steps=128, run_dir=tmp_path / "r", tensorboard=True, **SMALL)
     (events,) = (tmp_path / "r").glob("events.out.tfevents*")
     assert b"policy/kl" in events.read_bytes()
+
+
+def test_a_whole_run_compiles_the_iteration_once_and_so_does_a_resumed_one(tmp_path, caplog):
+    arguments = dict(num_envs=16, unroll_length=8, checkpoint_every=2)
+
+    def compiled():
+        messages = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return sum("Compiling jit(iterate)" in message for message in messages)
+
+    with jax.log_compiles():
+        jtrust.train(fast(), total_steps=128 * 5, run_dir=tmp_path / "r", devices=8, **arguments)
+        assert compiled() == 1
+        jtrust.resume(tmp_path / "r", 128 * 9, devices=8)
+        assert compiled() == 1
