@@ -1,0 +1,122 @@
+"""Parts that need nothing but jtrust: the limit of the physics, and Fisher-vector products."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+import jtrust
+from benchmarks.timing import Row, in_turn, ratios
+from jtrust.algorithms.base import Surrogate, tree_dot
+from jtrust.networks import NetworkConfig, make_policy_network
+from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
+from jtrust.trust_region import fisher_operator
+
+TASKS = (
+    ("inverted_pendulum", "generalized", 256), ("hopper", "spring", 256), ("ant", "mjx", 256),
+)
+GPU_TASKS = tuple(
+    (name, backend, envs)
+    for name, backend in (("ant", "generalized"), ("humanoid", "spring"))
+    for envs in (2048, 8192)
+)
+
+
+def limit(gpu: bool) -> Iterator[Row]:
+    """Training rate over the rate of random actions in the same environments, in turn."""
+    for name, backend, envs in GPU_TASKS if gpu else TASKS:
+        for algorithm in (jtrust.TRPO(), jtrust.PPO()):
+            env = jtrust.make_env(name, backend=backend)
+            trainer = jtrust.make_trainer(env, algorithm, num_envs=envs)
+            state = trainer.init(jax.random.key(0))
+            random = jax.jit(per_shard(
+                lambda s, t=trainer: t.act_at_random(s, t.environment_keys(s)),
+                trainer.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
+            ))
+            iterate = jax.jit(trainer.iterate)
+            box = [state]
+
+            def train(iterate=iterate, box=box):
+                box[0], metrics = iterate(box[0])
+                return metrics
+
+            found = in_turn(
+                {"random": lambda r=random, b=box: r(b[0]), "train": train}, repeats=7
+            )
+            rate = trainer.steps_per_iteration / statistics.median(found["train"])
+            free = trainer.steps_per_iteration / statistics.median(found["random"])
+            yield Row(
+                f"{algorithm.name} over random actions, {name} {backend}, {envs} environments",
+                ratios(found["random"], found["train"]), f"{rate:,.0f} of {free:,.0f} steps/s",
+            )
+
+
+def fisher(gpu: bool) -> list[Row]:
+    """A Fisher-vector product inside the solver against a gradient, and the ways to make one."""
+    return [
+        row for states, sizes in ((32768, (256, 256)), (32768, (64, 64)))
+        for row in _fisher(states, sizes)
+    ]
+
+
+def _fisher(states: int, sizes: tuple[int, ...]) -> list[Row]:
+    network = make_policy_network(NetworkConfig(policy_layers=sizes), jtrust.Box(8))
+    x = jax.random.normal(jax.random.key(0), (1, states, 27))
+    params = network.init(jax.random.key(1), x[0])
+    batch = jtrust.algorithms.Batch(
+        x, x, jax.random.normal(jax.random.key(2), (1, states, 8)),
+        jax.random.normal(jax.random.key(3), (1, states)), jnp.zeros((1, states)),
+        jax.random.split(jax.random.key(4), states),
+    )
+    products = 10
+
+    def repeat(product, vector):
+        def step(v, _):
+            new = product(v)
+            norm = jnp.sqrt(tree_dot(new, new))
+            return jax.tree.map(lambda x: x / norm, new), None
+
+        return jax.lax.scan(step, vector, length=products)[0]
+
+    @jax.jit
+    def gradient(params, batch):
+        return Surrogate(params, network.apply, batch, 0.0, None).gradient()
+
+    @jax.jit
+    def linearised(params, batch):
+        product = fisher_operator(lambda p: network.apply(p, batch.observation[0]), params, 0.1)
+        return repeat(product, params)
+
+    @jax.jit
+    def reverse_over_reverse(params, batch):
+        old = network.apply(params, batch.observation[0])
+
+        def kl(p):
+            return jnp.mean(old.kl_divergence(network.apply(p, batch.observation[0])))
+
+        def product(v):
+            return jax.grad(lambda p: tree_dot(jax.grad(kl)(p), v))(params)
+
+        return repeat(product, params)
+
+    found = in_turn({
+        f.__name__: lambda f=f: f(params, batch)
+        for f in (gradient, linearised, reverse_over_reverse)
+    })
+    shape = f"{states} states, 27 inputs, {'x'.join(map(str, sizes))}"
+    per_product = [x / products for x in found["linearised"]]
+    gradient_ms, product_ms, reverse_ms = (
+        1e3 * statistics.median(x) for x in
+        (found["gradient"], per_product, [x / products for x in found["reverse_over_reverse"]])
+    )
+    return [
+        Row(f"Fisher-vector product over gradient, {shape}",
+            ratios(per_product, found["gradient"]),
+            f"{product_ms:.1f} ms and {gradient_ms:.1f} ms"),
+        Row(f"reverse-over-reverse over linearised product, {shape}",
+            ratios(found["reverse_over_reverse"], found["linearised"]),
+            f"{reverse_ms:.1f} ms and {product_ms:.1f} ms"),
+    ]
