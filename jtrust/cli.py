@@ -1,4 +1,4 @@
-"""`jtrust ...`: train, resume, evaluate, envs."""
+"""`jtrust ...`: train, resume, evaluate, profile, envs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust train ENV        train a policy; ENV is SUITE/NAME, such as brax/ant
   jtrust resume RUN_DIR   go on with a run from its newest checkpoint
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
+  jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust envs             what ENV may be
 
 `jtrust COMMAND --help` tells the options of each; `jtrust --version` the version.
@@ -104,35 +105,47 @@ class EvaluateOptions:
     """Directory for compiled programs, or none; by default the user's cache directory."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ProfileOptions:
+    """Trains a few iterations, takes the next one apart, and writes a JAX profiler trace."""
+
+    env: Annotated[Positional[str], arg(metavar="ENV")]
+    """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
+    algorithm: str = "trpo"
+    """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
+    num_envs: int = 256
+    """Environments side by side, over all devices."""
+    unroll_length: int = 64
+    """Steps of each environment per iteration."""
+    iterations: int = 5
+    """Iterations to train before one is taken apart."""
+    repeats: int = 7
+    """Measurements of each part; their median counts."""
+    seed: int = 0
+    """Of the run's random key."""
+    backend: str | None = None
+    """Physics backend, where the environment has a choice."""
+    episode_length: int = 1000
+    """Steps after which an episode is cut; a time limit, not a failure."""
+    trace_dir: str | None = None
+    """Where to write the trace; by default checkpoints/profile-...-seed<S>."""
+    devices: int | None = None
+    """How many devices to use; by default all, and on a CPU one per core."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+    compilation_cache: str | None = None
+    """Directory for compiled programs, or none; by default the user's cache directory."""
+
+
 def train_command(args: Sequence[str]) -> int:
-    from jtrust.algorithms import ALGORITHMS
-    from jtrust.environments import make_env
-    from jtrust.networks import NetworkConfig
     from jtrust.runs import train
-    from jtrust.runs.compilation_cache import use_compilation_cache
-    from jtrust.runs.cpu_devices import use_all_cores
     from jtrust.runs.progress import make_progress
 
-    name = _given(args, "algorithm") or "trpo"
-    checks.one_of("algorithm", name, ALGORITHMS)
-    kind = dataclasses.make_dataclass(
-        "Train",
-        [
-            ("options", Annotated[TrainOptions, OmitArgPrefixes]),
-            ("hyperparameters", Annotated[ALGORITHMS[name], OmitArgPrefixes]),
-            ("network", Annotated[NetworkConfig, OmitArgPrefixes]),
-        ],
-    )
-    parsed = _parse(kind, "train", args)
+    parsed = _parse_training(TrainOptions, "train", args)
     options = parsed.options
-    use_compilation_cache(options.compilation_cache)
-    use_all_cores(options.num_envs, options.devices)
-    environment_options: dict[str, Any] = {"episode_length": options.episode_length}
-    if options.backend is not None:
-        environment_options["backend"] = options.backend
-    environment = make_env(options.env, **environment_options)
     result = train(
-        environment, parsed.hyperparameters, num_envs=options.num_envs, total_steps=options.steps,
+        _prepare(options), parsed.hyperparameters, num_envs=options.num_envs,
+        total_steps=options.steps,
         seed=options.seed, run_dir=options.run_dir, unroll_length=options.unroll_length,
         network=parsed.network, checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
@@ -180,6 +193,54 @@ def evaluate_command(args: Sequence[str]) -> int:
     return 0
 
 
+def profile_command(args: Sequence[str]) -> int:
+    from jtrust.profiling import profile, to_text
+    from jtrust.runs.directory import DEFAULT_PARENT, default_name
+
+    parsed = _parse_training(ProfileOptions, "profile", args)
+    options = parsed.options
+    environment = _prepare(options)
+    algorithm = parsed.hyperparameters
+    place = options.trace_dir or DEFAULT_PARENT / default_name(
+        f"profile-{environment.name}", algorithm.name, options.seed
+    )
+    found = profile(
+        environment, algorithm, trace_dir=place, num_envs=options.num_envs,
+        unroll_length=options.unroll_length, network=parsed.network, devices=options.devices,
+        seed=options.seed, iterations=options.iterations, repeats=options.repeats,
+    )
+    print(json.dumps(dataclasses.asdict(found)) if options.json else to_text(found))
+    return 0
+
+
+def _parse_training(options: type, command: str, args: Sequence[str]) -> Any:
+    """Parses (options, hyperparameters of the algorithm that they name, network)."""
+    from jtrust.algorithms import ALGORITHMS
+    from jtrust.networks import NetworkConfig
+
+    name = _given(args, "algorithm") or "trpo"
+    checks.one_of("algorithm", name, ALGORITHMS)
+    fields = {"options": options, "hyperparameters": ALGORITHMS[name], "network": NetworkConfig}
+    kind = dataclasses.make_dataclass(
+        command.capitalize(), [(k, Annotated[v, OmitArgPrefixes]) for k, v in fields.items()]
+    )
+    return _parse(kind, command, args)
+
+
+def _prepare(options: TrainOptions | ProfileOptions) -> Any:
+    """Sets JAX up as the options ask, and makes the environment."""
+    from jtrust.environments import make_env
+    from jtrust.runs.compilation_cache import use_compilation_cache
+    from jtrust.runs.cpu_devices import use_all_cores
+
+    use_compilation_cache(options.compilation_cache)
+    use_all_cores(options.num_envs, options.devices)
+    given: dict[str, Any] = {"episode_length": options.episode_length}
+    if options.backend is not None:
+        given["backend"] = options.backend
+    return make_env(options.env, **given)
+
+
 def envs_command(args: Sequence[str]) -> int:
     from jtrust.environments import brax_suite
 
@@ -197,6 +258,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "resume": resume_command,
     "evaluate": evaluate_command,
+    "profile": profile_command,
     "envs": envs_command,
 }
 

@@ -18,6 +18,7 @@ from jtrust.runs.config import RunConfig
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
+DEFAULT_PARENT = Path("checkpoints")
 
 
 class RunDirectory:
@@ -110,7 +111,7 @@ class RunDirectory:
     def create_default(cls, name: str) -> RunDirectory:
         """The same at `checkpoints/NAME`, or with -2, -3 ... behind it where that is taken."""
         for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))):
-            path = Path("checkpoints") / f"{name}{suffix}"
+            path = DEFAULT_PARENT / f"{name}{suffix}"
             starting = list(path.parent.glob(f".{path.name}.starting-*"))
             if not path.exists() and not any(map(_in_use, starting)):
                 return cls.create(path)

@@ -165,8 +165,7 @@ class Trainer:
         self, state: TrainState, keys: jax.Array
     ) -> tuple[TrainState, Trajectory, EpisodeTotals]:
         """Runs the policy, each episode that ends going on from a fresh start state."""
-        with jax.named_scope("fresh_starts"):
-            starts = start_states(self.environment, _purpose(keys, _STARTS))
+        starts = self.fresh_starts(keys)
         run = functools.partial(
             rollout, self.environment,
             functools.partial(self.policy, state.policy, state.observation_moments),
@@ -186,20 +185,34 @@ class Trainer:
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // count
         return cache_block(count, size)
 
+    def fresh_starts(self, keys: jax.Array) -> Any:
+        """Start states for the episodes that begin in this iteration, [N, ...] each leaf."""
+        with jax.named_scope("fresh_starts"):
+            return start_states(self.environment, _purpose(keys, _STARTS))
+
+    def replay(self, state: TrainState, starts: Any, action: jax.Array) -> tuple[Any, jax.Array]:
+        """The environments of `gather` under given actions [T, N, ...] and nothing else.
+
+        Returns:
+          (episodes after the last step, rewards [T, N]).
+        """
+
+        def run(episodes, starts, action):
+            # Blocks cut along the first axis, so time comes second on the way in.
+            return *random_rollout(
+                self.environment, episodes, starts, jnp.moveaxis(action, 1, 0)
+            ), None
+
+        return in_blocks(
+            run, self.block_size(starts), state.episodes, starts, jnp.moveaxis(action, 1, 0)
+        )[:2]
+
     def act_at_random(self, state: TrainState, keys: jax.Array) -> tuple[Any, jax.Array]:
         """The environments of `gather` under random actions and nothing else, for comparison."""
-        starts = start_states(self.environment, _purpose(keys, _STARTS))
         action = jax.vmap(
             lambda key: self.environment.action.sample(key, (self.unroll_length,)), out_axes=1
         )(_purpose(keys, _ACTIONS))
-        def run(episodes, starts, action):
-            action = jnp.moveaxis(action, 1, 0)
-            return random_rollout(self.environment, episodes, starts, action)
-
-        return in_blocks(
-            lambda *block: (*run(*block), None), self.block_size(starts), state.episodes, starts,
-            jnp.moveaxis(action, 1, 0),
-        )[:2]
+        return self.replay(state, self.fresh_starts(keys), action)
 
     def estimate(
         self, state: TrainState, trajectory: Trajectory
@@ -246,16 +259,22 @@ class Trainer:
             policy, policy_optimizer, policy_metrics = self.algorithm.update(
                 state.policy_optimizer, state.policy, self.policy_network.apply, batch, AXIS
             )
-        with jax.named_scope("value_fit"):
-            value, value_optimizer, value_metrics = fit_values(
-                self.algorithm, state.value, state.value_optimizer, self.value_network.apply,
-                batch, AXIS,
-            )
+        value, value_optimizer, value_metrics = self.fit_values(state, batch)
         state = dataclasses.replace(
             state, policy=policy, policy_optimizer=policy_optimizer, value=value,
             value_optimizer=value_optimizer,
         )
         return state, {**policy_metrics, **value_metrics}
+
+    def fit_values(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[Any, Any, dict[str, jax.Array]]:
+        """The value network brought nearer to its targets: (parameters, optimiser, metrics)."""
+        with jax.named_scope("value_fit"):
+            return fit_values(
+                self.algorithm, state.value, state.value_optimizer, self.value_network.apply,
+                batch, AXIS,
+            )
 
     def _update_normalizers(
         self, state: TrainState, observation: jax.Array, targets: jax.Array

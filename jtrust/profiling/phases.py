@@ -1,0 +1,143 @@
+"""The parts of an iteration as programs of their own, each on the data that it meets there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jtrust.algorithms import Batch
+from jtrust.algorithms.base import Surrogate
+from jtrust.training import Trainer, TrainState
+from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, per_shard
+from jtrust.training.rollout import in_blocks
+
+BY_TIME = PartitionSpec(None, AXIS)
+_BATCH_SPEC = Batch(**{
+    field.name: SHARDED if field.name == "environment_keys" else BY_TIME
+    for field in dataclasses.fields(Batch)
+})
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of an iteration, as a compiled program.
+
+    Attributes:
+      name: what it is.
+      run: the program, on its data.
+      behind: the part whose work this program does first, so that only the difference of their
+        times belongs to it; None where it starts from data that are ready.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    behind: str | None = None
+
+
+WHOLE, ROLLOUT = "whole iteration", "rollout"
+PHYSICS, INFERENCE, STARTS = "physics", "policy inference", "fresh starts"
+GRADIENT, PRODUCTS, SEARCH = (
+    "update: gradient", "update: Fisher-vector products", "update: line search"
+)
+
+
+def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
+    """The parts of the iteration that starts at `state`, behind the whole of it."""
+
+    def shard(function: Callable, in_specs: Any, out_specs: Any, *args: Any) -> Callable[[], Any]:
+        program = jax.jit(per_shard(function, trainer.mesh, in_specs, out_specs))
+        return lambda: program(*args)
+
+    def gather(state):
+        return trainer.gather(state, trainer.environment_keys(state))[:2]
+
+    def normalize(state, *rollout):
+        return trainer.normalize(state, *rollout, trainer.environment_keys(state))[:2]
+
+    starts = shard(
+        lambda s: trainer.fresh_starts(trainer.environment_keys(s)), (STATE_SPEC,), SHARDED, state
+    )
+    rollout = shard(gather, (STATE_SPEC,), (STATE_SPEC, BY_TIME), state)
+    after, trajectory = rollout()
+    physics = shard(
+        trainer.replay, (STATE_SPEC, SHARDED, BY_TIME), (SHARDED, BY_TIME),
+        state, starts(), trajectory.action,
+    )
+    inference = shard(
+        lambda *args: _act(trainer, *args), (STATE_SPEC, BY_TIME), BY_TIME,
+        state, trajectory.observation,
+    )
+    estimate = shard(trainer.estimate, (STATE_SPEC, BY_TIME), BY_TIME, after, trajectory)
+    normalization = shard(
+        normalize, (STATE_SPEC, BY_TIME, BY_TIME, BY_TIME), (STATE_SPEC, _BATCH_SPEC),
+        after, trajectory, *estimate()[1:],
+    )
+    ready, batch = normalization()
+
+    def update(function: Callable) -> Callable[[], Any]:
+        return shard(function, (STATE_SPEC, _BATCH_SPEC), REPLICATED, ready, batch)
+
+    return [
+        Part(WHOLE, lambda: trainer.iterate(state)),
+        Part(ROLLOUT, rollout),
+        Part(STARTS, starts),
+        Part(PHYSICS, physics),
+        Part(INFERENCE, inference),
+        Part("advantages", estimate),
+        Part("normalization", normalization),
+        *[Part(name, update(f), behind) for name, f, behind in _update_parts(trainer)],
+        Part("value fit", update(trainer.fit_values)),
+    ]
+
+
+def _act(trainer: Trainer, state: TrainState, observation: jax.Array) -> jax.Array:
+    """Actions at observations [T, N, O], one time step after another as in a rollout."""
+
+    def block(keys, observation):
+        def step(_, x):
+            t, now = x
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+            policy = trainer.policy(state.policy, state.observation_moments, now)
+            return None, jax.vmap(lambda d, k: d.sample(k))(policy, step_keys)
+
+        by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
+        return (), jax.lax.scan(step, None, (jnp.arange(trainer.unroll_length), by_time))[1], ()
+
+    by_environment = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
+    size = trainer.block_size(state.episodes.state)
+    return in_blocks(block, size, trainer.environment_keys(state), by_environment)[1]
+
+
+def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
+    """Programs that end behind each part of the policy update and hold what comes before it.
+
+    Of the whole update only one result is asked for: the compiler leaves out what does not lead
+    to it.
+    """
+    algorithm, apply = trainer.algorithm, trainer.policy_network.apply
+
+    def whole(state, batch):
+        return algorithm.update(state.policy_optimizer, state.policy, apply, batch, AXIS)
+
+    def gradient(state, batch):
+        with jax.default_matmul_precision("float32"):
+            return Surrogate(
+                state.policy, apply, batch, algorithm.entropy_cost, AXIS
+            ).gradient()
+
+    if algorithm.name in ("trpo", "npg"):
+        return [
+            (GRADIENT, gradient, None),
+            (PRODUCTS, lambda s, b: whole(s, b)[2]["policy/cg_residual"], GRADIENT),
+            (SEARCH, whole, PRODUCTS),
+        ]
+    # Here the one product, which predicts the KL, is timed together with the search.
+    return [
+        (GRADIENT, lambda s, b: whole(s, b)[2]["policy/skipped"], None),
+        (SEARCH, whole, GRADIENT),
+    ]
