@@ -1,13 +1,21 @@
 #!/usr/bin/env python3
 """How fast jtrust is: ratios of two things timed in turn, in one table and as JSON.
 
-    python scripts/benchmark.py [--part NAME ...] [--json FILE] [--gpu]
+    python scripts/benchmark.py [--short | --gpu] [--part NAME ...] [--json FILE]
 
     limit      training rate over the rate of random actions in the same batched environments
     fisher     a Fisher-vector product against a gradient, and against reverse-over-reverse
+    brax       steady rate of PPO over that of brax's PPO on the same work
+    sb3        the TRPO policy update over sb3-contrib's (needs the extra `comparisons`)
+    memory     what the program needs at its highest over the bytes that it must hold
+    start      seconds from process start to the first iteration, cold and warm
+    whole      PPO over brax's PPO, whole processes of 786k steps
+    until      time to a return of 950 on inverted_pendulum, beside brax's published settings
 
-`--gpu` takes the environments and their numbers for a GPU (2048, 8192). Each figure is the median
-of the ratios of adjacent measurements, with their smallest and largest.
+Each figure is the median of the ratios of adjacent measurements, with the smallest and largest.
+The full form takes about 40 minutes on 2 cores; `--short` under 10, with fewer repeats of whole
+processes; `--gpu` takes the environments and their numbers for a GPU (2048, 8192). Parts that run
+in this process see the devices that JAX shows: one CPU device, or as many as `--devices` says.
 """
 
 from __future__ import annotations
@@ -25,19 +33,27 @@ from pathlib import Path
 
 import jax
 
-sys.path.insert(0, str(Path(__file__).parent))
-from benchmarks import microbenchmarks
-from benchmarks.timing import Row
+# This folder itself must not be looked in: its profile.py is named like a standard module.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+from scripts.benchmarks import comparisons, microbenchmarks, processes
+from scripts.benchmarks.timing import Row
 
-PARTS: dict[str, Callable[[bool], Iterable[Row]]] = {
-    "limit": microbenchmarks.limit,
-    "fisher": microbenchmarks.fisher,
+# Each part, and the repeats of its long and its short form.
+PARTS: dict[str, tuple[Callable[[bool, int], Iterable[Row]], int, int]] = {
+    "limit": (microbenchmarks.limit, 7, 5),
+    "fisher": (microbenchmarks.fisher, 7, 5),
+    "brax": (comparisons.brax, 7, 5),
+    "sb3": (comparisons.sb3, 7, 5),
+    "memory": (processes.memory, 1, 1),
+    "start": (processes.start, 5, 1),
+    "whole": (processes.whole, 5, 1),
+    "until": (processes.until, 5, 1),
 }
 
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("jtrust", "jax", "jaxlib", "brax", "flax", "optax"):
+    for name in ("jtrust", "jax", "jaxlib", "brax", "flax", "optax", "torch", "sb3-contrib"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -50,23 +66,27 @@ def main() -> int:
     parser.add_argument("--part", nargs="+", choices=PARTS, help="only these")
     parser.add_argument("--json", type=Path, help="also write everything here")
     parser.add_argument("--gpu", action="store_true", help="the form for a GPU")
+    parser.add_argument("--short", action="store_true", help="fewer repeats, under 10 minutes")
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices to use (1)")
     arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", arguments.devices)
     device = jax.devices()[0]
     print(f"{device.device_kind} x {len(jax.devices())}, {os.cpu_count()} CPUs; "
           + ", ".join(f"{k} {v}" for k, v in versions().items()) + "\n")
-    print("| part | measured | ratio | smallest to largest | detail |\n"
-          "| --- | --- | --- | --- | --- |", flush=True)
+    print("| part | measured | ratio | smallest to largest | repeats | detail |\n"
+          "| --- | --- | --- | --- | --- | --- |", flush=True)
     rows: list[Row] = []
     start = time.perf_counter()
     for part in arguments.part or PARTS:
-        for row in PARTS[part](arguments.gpu):
+        run, repeats, few = PARTS[part]
+        for row in run(arguments.gpu, few if arguments.short or arguments.gpu else repeats):
             rows.append(row)
             if row.ratios:
                 spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
                 print(f"| {part} | {row.name} | {statistics.median(row.ratios):.2f} | {spread} | "
-                      f"{row.detail} |", flush=True)
+                      f"{len(row.ratios)} | {row.detail} |", flush=True)
             else:
-                print(f"| {part} | {row.name} | - | - | {row.detail} |", flush=True)
+                print(f"| {part} | {row.name} | - | - | - | {row.detail} |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s in all")
     if arguments.json:
         arguments.json.write_text(json.dumps({

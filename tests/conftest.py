@@ -54,6 +54,6 @@ class Point:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def point():
     return Point()

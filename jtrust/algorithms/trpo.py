@@ -67,8 +67,10 @@ class _NaturalGradient(Algorithm):
             with jax.named_scope("fisher_vector_products"):
                 fisher = surrogate.fisher(self.damping, self.fisher_stride)
                 direction, residual = conjugate_gradient(fisher, gradient, self.cg_iterations)
-                # dᵀFd: the damping steers the direction, but is no part of the quadratic model.
-                curvature = tree_dot(direction, fisher(direction))
+                # dᵀ(F + λI)d = dᵀg without another product, since conjugate gradients leave a
+                # residual at right angles to d. The damping steers the direction, but is no part
+                # of the quadratic model.
+                curvature = tree_dot(direction, gradient)
                 curvature -= self.damping * tree_dot(direction, direction)
             length = jnp.sqrt(2.0 * self.max_kl / jnp.where(curvature > 0, curvature, jnp.inf))
             full_step = jax.tree.map(lambda d: length * d, direction)

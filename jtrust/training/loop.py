@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ from jtrust.trust_region import mean_over
 _ACTIONS, _STARTS, _MINIBATCHES = range(3)
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
+# Iterations dispatched before an earlier one is waited for, on several CPU devices.
+_MOST_UNDER_WAY = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +103,27 @@ class Trainer:
 
     def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         """One iteration: (next state, metrics, [] each)."""
-        return self._iterate(state)
+        state, metrics = self._iterate(state)
+        self._wait_for_earlier(metrics["policy/kl"])
+        return state, metrics
+
+    def _wait_for_earlier(self, result: jax.Array) -> None:
+        """Holds a loop that never reads its metrics to a few iterations ahead of CPU devices.
+
+        XLA's collectives between CPU devices wait on the threads that would have to run the other
+        device's share, and with some 30 iterations under way none is left: a deadlock, which XLA
+        ends with the process (jax 0.10.2, two devices on two cores).
+        """
+        several_cpus = self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
+        if not several_cpus or isinstance(result, jax.core.Tracer):
+            return
+        self._under_way.append(result)
+        if len(self._under_way) > _MOST_UNDER_WAY:
+            self._under_way.popleft().block_until_ready()
+
+    @functools.cached_property
+    def _under_way(self) -> collections.deque:
+        return collections.deque()
 
     # Compiled where they are called as they are; inside a `jit`, `scan` or `vmap` just a function.
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 import jtrust
-from benchmarks.timing import Row, in_turn, ratios
 from jtrust.algorithms.base import Surrogate, tree_dot
 from jtrust.networks import NetworkConfig, make_policy_network
 from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
 from jtrust.trust_region import fisher_operator
+from scripts.benchmarks.timing import Row, in_turn, ratios
 
 TASKS = (
     ("inverted_pendulum", "generalized", 256), ("hopper", "spring", 256), ("ant", "mjx", 256),
@@ -25,7 +25,7 @@ GPU_TASKS = tuple(
 )
 
 
-def limit(gpu: bool) -> Iterator[Row]:
+def limit(gpu: bool, repeats: int) -> Iterator[Row]:
     """Training rate over the rate of random actions in the same environments, in turn."""
     for name, backend, envs in GPU_TASKS if gpu else TASKS:
         for algorithm in (jtrust.TRPO(), jtrust.PPO()):
@@ -44,7 +44,7 @@ def limit(gpu: bool) -> Iterator[Row]:
                 return metrics
 
             found = in_turn(
-                {"random": lambda r=random, b=box: r(b[0]), "train": train}, repeats=7
+                {"random": lambda r=random, b=box: r(b[0]), "train": train}, repeats
             )
             rate = trainer.steps_per_iteration / statistics.median(found["train"])
             free = trainer.steps_per_iteration / statistics.median(found["random"])
@@ -54,15 +54,15 @@ def limit(gpu: bool) -> Iterator[Row]:
             )
 
 
-def fisher(gpu: bool) -> list[Row]:
+def fisher(gpu: bool, repeats: int) -> list[Row]:
     """A Fisher-vector product inside the solver against a gradient, and the ways to make one."""
     return [
         row for states, sizes in ((32768, (256, 256)), (32768, (64, 64)))
-        for row in _fisher(states, sizes)
+        for row in _fisher(states, sizes, repeats)
     ]
 
 
-def _fisher(states: int, sizes: tuple[int, ...]) -> list[Row]:
+def _fisher(states: int, sizes: tuple[int, ...], repeats: int) -> list[Row]:
     network = make_policy_network(NetworkConfig(policy_layers=sizes), jtrust.Box(8))
     x = jax.random.normal(jax.random.key(0), (1, states, 27))
     params = network.init(jax.random.key(1), x[0])
@@ -105,7 +105,7 @@ def _fisher(states: int, sizes: tuple[int, ...]) -> list[Row]:
     found = in_turn({
         f.__name__: lambda f=f: f(params, batch)
         for f in (gradient, linearised, reverse_over_reverse)
-    })
+    }, repeats)
     shape = f"{states} states, 27 inputs, {'x'.join(map(str, sizes))}"
     per_product = [x / products for x in found["linearised"]]
     gradient_ms, product_ms, reverse_ms = (

@@ -33,7 +33,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def in_turn(
-    functions: dict[str, Callable[[], Any]], repeats: int = 5
+    functions: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[float]]:
     """Seconds of each function, called in turn, after one call of each that does not count."""
     for function in functions.values():

@@ -248,3 +248,15 @@ def test_blocks_divide_the_environments_and_fit_the_cache(count, size, block):
     from jtrust.training.rollout import cache_block
 
     assert cache_block(count, size) == block
+
+
+def test_a_loop_that_reads_nothing_gets_only_a_few_iterations_ahead_of_cpu_devices(point):
+    """With some 30 under way, XLA's collectives between CPU devices wait for each other."""
+    trainer = jtrust.make_trainer(point, jtrust.TRPO(), num_envs=16, unroll_length=8, devices=2)
+    state = trainer.init(jax.random.key(0))
+    kls = []
+    for _ in range(40):
+        state, metrics = trainer.iterate(state)
+        kls.append(metrics["policy/kl"])
+        assert all(kl.is_ready() for kl in kls[:-8])
+    assert int(state.iteration) == 40
