@@ -11,7 +11,8 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.algorithms import ALGORITHMS, Algorithm
-from jtrust.environments import Box, Discrete, Environment, make_env
+from jtrust.environments import Bins, Box, Discrete, Environment, make_env, with_action_bins
+from jtrust.environments.base import ActionSpace
 from jtrust.networks import NetworkConfig
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
@@ -35,7 +36,7 @@ class RunConfig:
       total_steps: environment steps to train for.
       checkpoint_every: iterations between checkpoints.
       observation: shape and type of an observation.
-      action: the space of actions.
+      action: the space of actions that the policy chooses from.
       devices: how many devices it was started on.
       jtrust: version that wrote it.
       format: of this file.
@@ -153,10 +154,14 @@ class RunConfig:
         trainer = make_trainer(
             env if env is not None else self.make_environment(), self.make_algorithm(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
-            network=self.make_network(), devices=devices,
+            network=self.make_network(), action_bins=self.action.get("bins"), devices=devices,
         )
         self.check_environment(trainer.environment)
         return trainer
+
+    def with_action_bins(self, environment: Environment) -> Environment:
+        """The environment with its actions in bins, where the run has them so."""
+        return with_action_bins(environment, self.action.get("bins"))
 
     def check_environment(self, environment: Environment) -> None:
         """Raises `BadArgument` where observations or actions are not those of the run."""
@@ -169,9 +174,9 @@ class RunConfig:
                     "env", environment.name, f"has {what} {theirs}; the run was trained on {ours}"
                 )
 
-    def action_space(self) -> Box | Discrete:
+    def action_space(self) -> ActionSpace:
         fields = dict(self.action)
-        return {"box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
+        return {"bins": Bins, "box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -193,7 +198,7 @@ def _observation_to_json(environment: Environment) -> dict[str, Any]:
     return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
 
 
-def _action_to_json(action: Box | Discrete) -> dict[str, Any]:
+def _action_to_json(action: ActionSpace) -> dict[str, Any]:
     return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}
 
 

@@ -87,6 +87,7 @@ def evaluate(
         environment = config.make_environment()
     else:
         environment = env if isinstance(env, Environment) else describe(env, config.env)
+    environment = config.with_action_bins(environment)
     config.check_environment(environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
     return {

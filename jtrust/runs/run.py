@@ -64,6 +64,7 @@ def train(
     run_dir: str | os.PathLike | None = None,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
+    action_bins: int | None = None,
     checkpoint_every: int | None = None,
     keep_checkpoints: int = 0,
     devices: Sequence[jax.Device] | int | None = None,
@@ -84,6 +85,8 @@ def train(
       run_dir: where to keep configuration, metrics and checkpoints; None keeps nothing.
       unroll_length: steps of each environment per iteration.
       network: shape of the networks.
+      action_bins: cut each dimension of continuous actions into this many values, and train a
+        categorical policy over each; by default actions stay continuous.
       checkpoint_every: iterations between checkpoints; by default a tenth of the run. One is
         written before the first iteration and one behind the last, too.
       keep_checkpoints: how many of the newest to keep; 0 keeps all.
@@ -110,7 +113,7 @@ def train(
             raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
     trainer = make_trainer(
         env, TRPO() if algorithm is None else algorithm, num_envs=num_envs,
-        unroll_length=unroll_length, network=network, devices=devices,
+        unroll_length=unroll_length, network=network, action_bins=action_bins, devices=devices,
     )
     iterations = -(-total_steps // trainer.steps_per_iteration)
     config = RunConfig.describe(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jtrust import checks
 from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, make_value_optimizer
-from jtrust.environments import Environment, describe, make_env
+from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.batch import begin, start_states
 from jtrust.networks import (
     INPUT_LAYER,
@@ -301,6 +301,7 @@ def make_trainer(
     num_envs: int = 256,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
+    action_bins: int | None = None,
     devices: Sequence[jax.Device] | int | None = None,
 ) -> Trainer:
     """Describes a training run.
@@ -312,12 +313,15 @@ def make_trainer(
       num_envs: environments side by side, over all devices.
       unroll_length: steps of each per iteration.
       network: shape of the networks.
+      action_bins: cut each dimension of continuous actions into this many values, and train a
+        categorical policy over each; by default actions stay continuous.
       devices: which devices, or how many; by default all.
 
     Raises:
       BadArgument: an argument that will not do, with what would.
     """
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
+    environment = with_action_bins(environment, action_bins)
     if not isinstance(algorithm, Algorithm):
         raise checks.BadArgument(
             "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
