@@ -183,11 +183,15 @@ def make_policy_network(config: NetworkConfig, action: ActionSpace) -> nn.Module
 
 
 def with_layer(params: Any, name: str, layer: dict[str, jax.Array]) -> Any:
-    """`params` of one of these networks with one layer of its perceptron replaced."""
+    """`params` of one of these networks with one layer next to a normaliser replaced."""
+    if "module" in params:  # a user's own module; the layers are beside it
+        return {**params, name: layer}
     inner = params["params"]
     return {"params": {**inner, "mlp": {**inner["mlp"], name: layer}}}
 
 
 def get_layer(params: Any, name: str) -> dict[str, jax.Array]:
-    """One layer of the perceptron inside `params`."""
+    """One layer next to a normaliser, of the `params` of one of these networks."""
+    if "module" in params:
+        return params[name]
     return params["params"]["mlp"][name]
