@@ -49,6 +49,8 @@ class TrainOptions:
     """Steps of each environment per iteration."""
     seed: int = 0
     """Of the run's random key; the same seed gives the same run."""
+    action_bins: int | None = None
+    """Cut each action dimension into this many values; by default actions stay continuous."""
     backend: str | None = None
     """Physics backend, where the environment has a choice."""
     episode_length: int = 1000
@@ -147,7 +149,8 @@ def train_command(args: Sequence[str]) -> int:
         _prepare(options), parsed.hyperparameters, num_envs=options.num_envs,
         total_steps=options.steps,
         seed=options.seed, run_dir=options.run_dir, unroll_length=options.unroll_length,
-        network=parsed.network, checkpoint_every=options.checkpoint_every,
+        network=parsed.network, action_bins=options.action_bins,
+        checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
         tensorboard=options.tensorboard, wandb=options.wandb, make_progress=make_progress,
         default_run_dir=options.run_dir is None,

@@ -194,5 +194,32 @@ class Categorical:
 
     def fisher(self, tangent: Categorical) -> Categorical:
         p = self.probs
-        return Categorical(p * (tangent.logits - jnp.sum(p * tangent.logits, -1, keepdims=True)))
+        mean = jnp.sum(p * tangent.logits, -1, keepdims=True)
+        return type(self)(p * (tangent.logits - mean))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Categoricals(Categorical):
+    """One of K outcomes in each of A dimensions, independently; a sample is A integers.
+
+    What adds up over independent parts is the sum over dimensions; the rest is dimension by
+    dimension what a `Categorical` does.
+
+    Attributes:
+      logits: unnormalised log probabilities, [..., A, K]; -inf rules an outcome out.
+    """
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return jnp.shape(self.logits)[:-2]
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        return jnp.sum(super().log_prob(x), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        return jnp.sum(super().entropy(), axis=-1)
+
+    def kl_divergence(self, other: Categoricals) -> jax.Array:
+        return jnp.sum(super().kl_divergence(other), axis=-1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,10 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtrust import checks
-from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
-from jtrust.environments.base import ActionSpace, Discrete
+from jtrust.distributions import Categorical, Categoricals, DiagonalGaussian, TanhGaussian
+from jtrust.environments.base import ActionSpace, Bins, Discrete
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "swish": nn.swish, "gelu": nn.gelu}
+
+
+def _uniform(scale: float, mode: str) -> Callable[[float], nn.initializers.Initializer]:
+    return lambda gain: nn.initializers.variance_scaling(gain**2 * scale, mode, "uniform")
+
+
+# By name: the gain of hidden layers, and gain -> initialiser of a kernel.
+INITIALIZATIONS = {
+    "orthogonal": (2**0.5, nn.initializers.orthogonal),
+    "lecun_uniform": (1.0, _uniform(1.0, "fan_in")),
+    "xavier_uniform": (1.0, _uniform(1.0, "fan_avg")),
+    "he_uniform": (1.0, _uniform(2.0, "fan_in")),
+}
 
 # Names of the layers next to the normalisers, where a change of statistics is folded in.
 INPUT_LAYER = "input"
@@ -29,6 +43,8 @@ class NetworkConfig:
       policy_layers: hidden layer sizes of the policy.
       value_layers: hidden layer sizes of the value function.
       activation: one of `ACTIVATIONS`.
+      initialization: of the kernels, one of `INITIALIZATIONS`; whichever it is, the last layer of
+        the policy starts a hundred times smaller.
       initial_std: standard deviation of a Gaussian policy before training, in units of half the
         action range.
       min_std: standard deviation below which a Gaussian policy never falls, in the same units.
@@ -37,14 +53,18 @@ class NetworkConfig:
         constant factor per update until gradients mean nothing.
       squash: tanh of the Gaussian, instead of a Gaussian whose actions are clipped on their way
         to the environment.
+      state_dependent_std: a standard deviation for each state, by the network of the mean, instead
+        of one for all states.
     """
 
     policy_layers: tuple[int, ...] = (64, 64)
     value_layers: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    initialization: str = "orthogonal"
     initial_std: float = 1.0
     min_std: float = 0.05
     squash: bool = False
+    state_dependent_std: bool = False
 
     def __post_init__(self):
         for name in ("policy_layers", "value_layers"):
@@ -55,6 +75,7 @@ class NetworkConfig:
                 checks.whole_number(name, size, maximum=65536, example=64)
             object.__setattr__(self, name, tuple(int(size) for size in sizes))
         checks.one_of("activation", self.activation, ACTIVATIONS)
+        checks.one_of("initialization", self.initialization, INITIALIZATIONS)
         checks.real_number("initial_std", self.initial_std, above=0, maximum=100, example=1.0)
         checks.real_number("min_std", self.min_std, minimum=0, maximum=100, example=0.05)
         if self.min_std >= self.initial_std:
@@ -62,6 +83,7 @@ class NetworkConfig:
                 "min_std", self.min_std, f"must be below initial_std, {self.initial_std}"
             )
         checks.truth_value("squash", self.squash)
+        checks.truth_value("state_dependent_std", self.state_dependent_std)
 
 
 class MLP(nn.Module):
@@ -70,20 +92,29 @@ class MLP(nn.Module):
     layers: tuple[int, ...]
     outputs: int
     activation: str
+    initialization: str
     output_gain: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         act = ACTIVATIONS[self.activation]
+        hidden_gain, init = INITIALIZATIONS[self.initialization]
         for i, size in enumerate(self.layers):
             name = INPUT_LAYER if i == 0 else f"hidden_{i}"
-            x = act(nn.Dense(size, name=name, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
-        init = nn.initializers.orthogonal(self.output_gain)
-        return nn.Dense(self.outputs, name=OUTPUT_LAYER, kernel_init=init)(x)
+            x = act(nn.Dense(size, name=name, kernel_init=init(hidden_gain))(x))
+        return nn.Dense(self.outputs, name=OUTPUT_LAYER, kernel_init=init(self.output_gain))(x)
+
+
+def _policy_mlp(config: NetworkConfig, outputs: int) -> MLP:
+    # A gain of 0.01: the first policy is nearly the same everywhere, so what it learns first
+    # comes from returns and not from its random start.
+    return MLP(
+        config.policy_layers, outputs, config.activation, config.initialization, 0.01, name="mlp"
+    )
 
 
 class GaussianPolicy(nn.Module):
-    """Normalised observation [..., O] -> Gaussian over [..., A]; one deviation for all states."""
+    """Normalised observation [..., O] -> Gaussian over [..., A]."""
 
     config: NetworkConfig
     action_size: int
@@ -91,12 +122,14 @@ class GaussianPolicy(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> DiagonalGaussian:
         config = self.config
-        # A gain of 0.01: the first policy is nearly the same everywhere, so what it learns first
-        # comes from returns and not from its random start.
-        network = MLP(config.policy_layers, self.action_size, config.activation, 0.01, name="mlp")
-        mean = network(x)
-        start = nn.initializers.constant(np.log(config.initial_std - config.min_std))
-        raw = self.param("log_std", start, (self.action_size,), jnp.float32)
+        size = self.action_size
+        start = float(np.log(config.initial_std - config.min_std))
+        if config.state_dependent_std:
+            mean, raw = jnp.split(_policy_mlp(config, 2 * size)(x), 2, axis=-1)
+            raw = start + raw
+        else:
+            mean = _policy_mlp(config, size)(x)
+            raw = self.param("log_std", nn.initializers.constant(start), (size,), jnp.float32)
         log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
         return distribution(mean, jnp.broadcast_to(log_std, mean.shape))
@@ -110,10 +143,20 @@ class CategoricalPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Categorical:
-        config = self.config
-        return Categorical(
-            MLP(config.policy_layers, self.actions, config.activation, 0.01, name="mlp")(x)
-        )
+        return Categorical(_policy_mlp(self.config, self.actions)(x))
+
+
+class BinsPolicy(nn.Module):
+    """Normalised observation [..., O] -> logits over K bins of A dimensions, [..., A, K]."""
+
+    config: NetworkConfig
+    action_size: int
+    bins: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Categoricals:
+        logits = _policy_mlp(self.config, self.action_size * self.bins)(x)
+        return Categoricals(logits.reshape(*logits.shape[:-1], self.action_size, self.bins))
 
 
 class ValueNetwork(nn.Module):
@@ -124,22 +167,31 @@ class ValueNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
-        return MLP(config.value_layers, 1, config.activation, 1.0, name="mlp")(x)[..., 0]
+        network = MLP(
+            config.value_layers, 1, config.activation, config.initialization, 1.0, name="mlp"
+        )
+        return network(x)[..., 0]
 
 
 def make_policy_network(config: NetworkConfig, action: ActionSpace) -> nn.Module:
     """The policy network for a space of actions."""
     if isinstance(action, Discrete):
         return CategoricalPolicy(config, action.n)
+    if isinstance(action, Bins):
+        return BinsPolicy(config, action.size, action.bins)
     return GaussianPolicy(config, action.size)
 
 
 def with_layer(params: Any, name: str, layer: dict[str, jax.Array]) -> Any:
-    """`params` of one of these networks with one layer of its perceptron replaced."""
+    """`params` of one of these networks with one layer next to a normaliser replaced."""
+    if "module" in params:  # a user's own module; the layers are beside it
+        return {**params, name: layer}
     inner = params["params"]
     return {"params": {**inner, "mlp": {**inner["mlp"], name: layer}}}
 
 
 def get_layer(params: Any, name: str) -> dict[str, jax.Array]:
-    """One layer of the perceptron inside `params`."""
+    """One layer next to a normaliser, of the `params` of one of these networks."""
+    if "module" in params:
+        return params[name]
     return params["params"]["mlp"][name]

@@ -107,11 +107,18 @@ def fold_input(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax
     b' = b + ((m' - m) / s) W.
 
     Args:
-      layer: {"kernel": [in, out], "bias": [out]}, the layer that reads the inputs.
+      layer: {"kernel": [in, out], "bias": [out]}, the layer that reads the inputs; or, for a
+        diagonal W, {"scale": [in], "shift": [in]}.
       old: `Moments` of one array [in].
       new: the same, later.
     """
     old_std, new_std = old.std(), new.std()
+    if "scale" in layer:
+        scale = layer["scale"]
+        return {
+            "scale": (new_std / old_std) * scale,
+            "shift": layer["shift"] + ((new.mean - old.mean) / old_std) * scale,
+        }
     kernel = layer["kernel"]
     return {
         "kernel": (new_std / old_std)[:, None] * kernel,
@@ -123,7 +130,8 @@ def fold_output(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, ja
     """Weights whose output, read on the new scale, is what it was on the old one.
 
     Args:
-      layer: {"kernel": [in, 1], "bias": [1]}, the layer that gives the output.
+      layer: {"kernel": [in, 1], "bias": [1]}, the layer that gives the output; or, where it reads
+        one number, [] each.
       old: `Moments` of one scalar.
       new: the same, later.
     """

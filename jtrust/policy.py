@@ -6,7 +6,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -20,13 +19,13 @@ class Policy:
     """Observations to actions; call it.
 
     Attributes:
-      network: the policy network.
+      network: the policy network: a flax.linen module, or one of `jtrust.own_networks`.
       action: the space of actions.
       params: its parameters.
       moments: what observations are normalised by.
     """
 
-    network: nn.Module
+    network: Any
     action: ActionSpace
     params: Any
     moments: Moments

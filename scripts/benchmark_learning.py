@@ -39,6 +39,7 @@ class Task:
 
 TASKS = (
     Task("brax/inverted_pendulum", "trpo", 1_000_000, 5, 950, limit_seconds=60),
+    Task("brax/inverted_pendulum", "trpo", 1_000_000, 3, 950, ("--action-bins", "11")),
     Task("brax/inverted_pendulum", "npg", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo-kl", 2_000_000, 3, 900),
@@ -47,7 +48,8 @@ TASKS = (
 
 def run(task: Task, seed: int, folder: Path) -> dict:
     """Trains and evaluates once."""
-    run_dir = folder / f"{task.env.replace('/', '-')}-{task.algorithm}-{seed}"
+    parts = [task.env.replace("/", "-"), task.algorithm, *task.options, str(seed)]
+    run_dir = folder / "-".join(part.lstrip("-") for part in parts)
     command = [
         sys.executable, "-m", "jtrust", "train", task.env, "--algorithm", task.algorithm,
         "--steps", str(task.steps), "--seed", str(seed), "--run-dir", str(run_dir), *task.options,
@@ -63,7 +65,7 @@ def run(task: Task, seed: int, folder: Path) -> dict:
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     accepted = [r for r in rows if r["policy/accepted"]]
     return {
-        "env": task.env, "algorithm": task.algorithm, "seed": seed,
+        "env": task.env, "algorithm": " ".join([task.algorithm, *task.options]), "seed": seed,
         "return": evaluated["return_mean"], "steps": evaluated["step"], "seconds": seconds,
         "max_kl": config["hyperparameters"]["max_kl"],
         "largest_kl": max(r["policy/kl"] for r in accepted),

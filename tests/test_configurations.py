@@ -23,11 +23,14 @@ SIZES = {
     "num_envs": st.sampled_from([1, 2, 6, 8, 12]),
     "unroll_length": st.sampled_from([1, 4, 5, 8]),
     "devices": st.sampled_from([1, 1, 2]),
+    "action_bins": st.sampled_from([None, None, 2, 5]),
 }
 NETWORK = {
     "policy_layers": st.sampled_from([(4,), (3, 5)]),
     "activation": st.sampled_from(["tanh", "relu", "swish"]),
+    "initialization": st.sampled_from(["orthogonal", "he_uniform"]),
     "squash": st.booleans(),
+    "state_dependent_std": st.booleans(),
 }
 WRONG = st.sampled_from([0, -1, 2.5, float("nan"), float("inf"), None, "x", True, (), 10**9])
 

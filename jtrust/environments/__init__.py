@@ -6,11 +6,21 @@ from typing import Any
 
 from jtrust import checks
 from jtrust.environments import brax_suite
-from jtrust.environments.base import Box, Discrete, Environment, describe
+from jtrust.environments.base import (
+    Bins,
+    Box,
+    Discrete,
+    Environment,
+    describe,
+    with_action_bins,
+)
 
 SUITES = {"brax": brax_suite}
 
-__all__ = ["SUITES", "Box", "Discrete", "Environment", "describe", "make_env", "split_name"]
+__all__ = [
+    "SUITES", "Bins", "Box", "Discrete", "Environment", "describe", "make_env", "split_name",
+    "with_action_bins",
+]
 
 
 def split_name(name: str) -> tuple[str, str]:

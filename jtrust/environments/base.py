@@ -52,7 +52,28 @@ class Discrete:
         return jax.random.randint(key, shape, 0, self.n)
 
 
-ActionSpace = Box | Discrete
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """A `Box` of which policies use `bins` evenly spaced values per dimension, integers [size].
+
+    Bin 0 is `low` and the last one `high` (Tang and Agrawal, 2020, arXiv:1901.10500).
+    """
+
+    size: int
+    bins: int
+    low: float = -1.0
+    high: float = 1.0
+
+    def to_environment(self, action: jax.Array) -> jax.Array:
+        centre = -1.0 + action * (2.0 / (self.bins - 1))
+        return Box(self.size, self.low, self.high).to_environment(centre)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Uniform actions, [*shape, size]."""
+        return jax.random.randint(key, (*shape, self.size), 0, self.bins)
+
+
+ActionSpace = Box | Discrete | Bins
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +87,8 @@ class Environment:
         means a failure or a success after which nothing follows: no value is bootstrapped.
         A limit that the environment sets itself may be told in `state.info["truncation"]`.
       observation: shape and type of `state.obs`, as a `jax.ShapeDtypeStruct`.
-      action: the space of actions.
+      action: the space of actions that policies choose from; `step` takes what its
+        `to_environment` gives.
       episode_length: steps after which an episode is cut (truncated, not failed).
       options: what `make_env` was given beside the name, to make it again.
     """
@@ -156,6 +178,25 @@ def _check_same_state(start: Any, after: Any) -> None:
         if a.shape != b.shape:
             field = "env.step()" + jax.tree_util.keystr(path)
             raise checks.BadArgument(field, b.shape, f"must have the shape of reset's, {a.shape}")
+
+
+def with_action_bins(environment: Environment, bins: int | None) -> Environment:
+    """The same environment with each action dimension cut into `bins`; None leaves it as it is.
+
+    Raises:
+      BadArgument: fewer than two bins, or an environment whose actions are discrete already.
+    """
+    if bins is None:
+        return environment
+    bins = checks.whole_number("action_bins", bins, minimum=2, maximum=65536, example=11)
+    action = environment.action
+    if isinstance(action, Discrete):
+        raise checks.BadArgument(
+            "action_bins", bins,
+            f"{environment.name} has {action.n} discrete actions already; leave it out",
+        )
+    binned = Bins(action.size, bins, action.low, action.high)
+    return dataclasses.replace(environment, action=binned)
 
 
 def observation_size(environment: Environment) -> int:

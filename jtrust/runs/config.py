@@ -11,7 +11,8 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.algorithms import ALGORITHMS, Algorithm
-from jtrust.environments import Box, Discrete, Environment, make_env
+from jtrust.environments import Bins, Box, Discrete, Environment, make_env, with_action_bins
+from jtrust.environments.base import ActionSpace
 from jtrust.networks import NetworkConfig
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
@@ -35,8 +36,9 @@ class RunConfig:
       total_steps: environment steps to train for.
       checkpoint_every: iterations between checkpoints.
       observation: shape and type of an observation.
-      action: the space of actions.
+      action: the space of actions that the policy chooses from.
       devices: how many devices it was started on.
+      own_networks: class names of networks of the user's own, by the arguments that gave them.
       jtrust: version that wrote it.
       format: of this file.
     """
@@ -54,6 +56,7 @@ class RunConfig:
     observation: dict[str, Any]
     action: dict[str, Any]
     devices: int
+    own_networks: dict[str, Any] = dataclasses.field(default_factory=dict)
     jtrust: str = __version__
     format: int = FORMAT
 
@@ -77,6 +80,12 @@ class RunConfig:
             observation=_observation_to_json(environment),
             action=_action_to_json(environment.action),
             devices=trainer.mesh.size,
+            own_networks={
+                name: type(own.module).__name__
+                for name, own in (
+                    ("policy_network", trainer.own_policy), ("value_network", trainer.own_value)
+                ) if own is not None
+            },
         )
 
     def to_json(self) -> str:
@@ -101,6 +110,7 @@ class RunConfig:
                 "RUN_DIR", where,
                 f"its config.json is of format {found}; jtrust {__version__} reads format {FORMAT}",
             )
+        fields.setdefault("own_networks", {})  # runs from before there were any
         known = {f.name: f for f in dataclasses.fields(cls)}
         missing = sorted(set(known) - set(fields))
         unknown = sorted(set(fields) - set(known))
@@ -143,20 +153,29 @@ class RunConfig:
         return make_env(self.env, **self.env_options)
 
     def make_trainer(
-        self, env: Environment | None = None, devices: Any = None
+        self, env: Environment | None = None, devices: Any = None, policy_network: Any = None,
+        value_network: Any = None,
     ) -> Trainer:
         """The run's trainer; `env` where the run's own was not made by name.
 
         Raises:
-          BadArgument: an environment whose observations or actions are not the run's.
+          BadArgument: an environment whose observations or actions are not the run's, or networks
+            of the user's own that are not.
         """
+        self.check_own_network("policy_network", policy_network)
+        self.check_own_network("value_network", value_network)
         trainer = make_trainer(
             env if env is not None else self.make_environment(), self.make_algorithm(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
-            network=self.make_network(), devices=devices,
+            network=self.make_network(), action_bins=self.action.get("bins"),
+            policy_network=policy_network, value_network=value_network, devices=devices,
         )
         self.check_environment(trainer.environment)
         return trainer
+
+    def with_action_bins(self, environment: Environment) -> Environment:
+        """The environment with its actions in bins, where the run has them so."""
+        return with_action_bins(environment, self.action.get("bins"))
 
     def check_environment(self, environment: Environment) -> None:
         """Raises `BadArgument` where observations or actions are not those of the run."""
@@ -169,9 +188,24 @@ class RunConfig:
                     "env", environment.name, f"has {what} {theirs}; the run was trained on {ours}"
                 )
 
-    def action_space(self) -> Box | Discrete:
+    def check_own_network(self, name: str, given: Any) -> None:
+        """Raises `BadArgument` where the run's network `name` was a user's own and `given` is not
+        one of that class, or the other way round."""
+        wanted = self.own_networks.get(name)
+        if wanted is None and given is not None:
+            raise checks.BadArgument(
+                name, type(given).__name__, "the run was trained with jtrust's own; leave it out"
+            )
+        if wanted is not None and type(given).__name__ != wanted:
+            raise checks.BadArgument(
+                name, None if given is None else type(given).__name__,
+                f"the run was trained with a network of your own, {wanted}; from Python, give it "
+                f"again: {name}={wanted}(...)",
+            )
+
+    def action_space(self) -> ActionSpace:
         fields = dict(self.action)
-        return {"box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
+        return {"bins": Bins, "box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -193,7 +227,7 @@ def _observation_to_json(environment: Environment) -> dict[str, Any]:
     return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
 
 
-def _action_to_json(action: Box | Discrete) -> dict[str, Any]:
+def _action_to_json(action: ActionSpace) -> dict[str, Any]:
     return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}
 
 

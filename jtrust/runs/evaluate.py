@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -12,6 +14,7 @@ from jtrust import checks
 from jtrust.environments import Environment, describe
 from jtrust.networks import make_policy_network
 from jtrust.normalization import Moments
+from jtrust.own_networks import own_policy
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
 from jtrust.runs.config import RunConfig
@@ -19,12 +22,16 @@ from jtrust.runs.directory import RunDirectory
 from jtrust.training import evaluate_policy
 
 
-def load_policy(run_dir: str | os.PathLike, step: int | None = None) -> Policy:
+def load_policy(
+    run_dir: str | os.PathLike, step: int | None = None, *,
+    policy_network: nn.Module | None = None,
+) -> Policy:
     """The policy of a run; neither its environment nor its optimiser is needed.
 
     Args:
       run_dir: the run's directory.
       step: the checkpoint of this step; by default the newest that can be read.
+      policy_network: the run's, where it was given to `train`.
 
     Returns:
       policy(observation, key=None) -> action. No key: the mode. Any leading batch axes.
@@ -32,15 +39,19 @@ def load_policy(run_dir: str | os.PathLike, step: int | None = None) -> Policy:
     Raises:
       BadArgument: no run there, no such checkpoint, or none that can be read whole.
     """
-    return _load(run_dir, step)[0]
+    return _load(run_dir, step, policy_network)[0]
 
 
-def _load(run_dir: str | os.PathLike, step: int | None) -> tuple[Policy, RunConfig, int]:
+def _load(
+    run_dir: str | os.PathLike, step: int | None, policy_network: nn.Module | None
+) -> tuple[Policy, RunConfig, int]:
     if step is not None:
         checks.whole_number("step", step, minimum=0, maximum=10**15)
     directory, config = RunDirectory.open(run_dir)
     action = config.action_space()
-    network = make_policy_network(config.make_network(), action)
+    config.check_own_network("policy_network", policy_network)
+    own = own_policy(policy_network, math.prod(config.observation["shape"]), action)
+    network = own or make_policy_network(config.make_network(), action)
     sample = jax.ShapeDtypeStruct(tuple(config.observation["shape"]), jax.numpy.float32)
     like = jax.eval_shape(
         lambda key, x: {
@@ -63,6 +74,7 @@ def evaluate(
     step: int | None = None,
     stochastic: bool = False,
     env: Any = None,
+    policy_network: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run's policy over whole episodes, each environment counted once.
 
@@ -73,6 +85,7 @@ def evaluate(
       step: the checkpoint of this step; by default the newest that can be read.
       stochastic: sample actions; by default the policy's mode acts.
       env: the environment, where the run's own was an object and not a name.
+      policy_network: the run's, where it was given to `train`.
 
     Returns:
       {"env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean"}.
@@ -82,11 +95,12 @@ def evaluate(
     """
     episodes = checks.whole_number("episodes", episodes, maximum=2**20, example=64)
     seed = checks.whole_number("seed", seed, minimum=0)
-    policy, config, step = _load(run_dir, step)
+    policy, config, step = _load(run_dir, step, policy_network)
     if env is None:
         environment = config.make_environment()
     else:
         environment = env if isinstance(env, Environment) else describe(env, config.env)
+    environment = config.with_action_bins(environment)
     config.check_environment(environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
     return {

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
@@ -64,6 +65,9 @@ def train(
     run_dir: str | os.PathLike | None = None,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
+    action_bins: int | None = None,
+    policy_network: nn.Module | None = None,
+    value_network: nn.Module | None = None,
     checkpoint_every: int | None = None,
     keep_checkpoints: int = 0,
     devices: Sequence[jax.Device] | int | None = None,
@@ -84,6 +88,11 @@ def train(
       run_dir: where to keep configuration, metrics and checkpoints; None keeps nothing.
       unroll_length: steps of each environment per iteration.
       network: shape of the networks.
+      action_bins: cut each dimension of continuous actions into this many values, and train a
+        categorical policy over each; by default actions stay continuous.
+      policy_network: a flax.linen module of your own, normalised observations [..., O] -> a
+        distribution of `jtrust.distributions`; docs/networks.md has an example.
+      value_network: the same, normalised observations [..., O] -> values [...].
       checkpoint_every: iterations between checkpoints; by default a tenth of the run. One is
         written before the first iteration and one behind the last, too.
       keep_checkpoints: how many of the newest to keep; 0 keeps all.
@@ -110,7 +119,8 @@ def train(
             raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
     trainer = make_trainer(
         env, TRPO() if algorithm is None else algorithm, num_envs=num_envs,
-        unroll_length=unroll_length, network=network, devices=devices,
+        unroll_length=unroll_length, network=network, action_bins=action_bins,
+        policy_network=policy_network, value_network=value_network, devices=devices,
     )
     iterations = -(-total_steps // trainer.steps_per_iteration)
     config = RunConfig.describe(
@@ -154,6 +164,8 @@ def resume(
     total_steps: int | None = None,
     *,
     env: Any = None,
+    policy_network: nn.Module | None = None,
+    value_network: nn.Module | None = None,
     devices: Sequence[jax.Device] | int | None = None,
     keep_checkpoints: int = 0,
     make_progress: Callable[[RunConfig, float], Progress] | None = None,
@@ -165,6 +177,7 @@ def resume(
       total_steps: environment steps in total, from the run's start; by default what it was begun
         with.
       env: the environment, where the run's own was an object and not a name.
+      policy_network, value_network: the run's, where they were given to `train`.
       devices: which devices, or how many; by default all.
       keep_checkpoints: how many of the newest to keep; 0 keeps all.
       make_progress: as for `train`.
@@ -179,7 +192,7 @@ def resume(
         config = dataclasses.replace(config, total_steps=total_steps)
     if env is not None:
         env = env if isinstance(env, Environment) else describe(env, config.env)
-    trainer = config.make_trainer(env, devices)
+    trainer = config.make_trainer(env, devices, policy_network, value_network)
     directory.lock()
     with contextlib.ExitStack() as stack:
         stack.callback(directory.unlock)

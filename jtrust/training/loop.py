@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -15,7 +16,8 @@ from jax.sharding import Mesh
 from jtrust import checks
 from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, make_value_optimizer
-from jtrust.environments import Environment, describe, make_env
+from jtrust.environments import Environment, describe, make_env, with_action_bins
+from jtrust.environments.base import observation_size
 from jtrust.environments.batch import begin, start_states
 from jtrust.networks import (
     INPUT_LAYER,
@@ -27,6 +29,7 @@ from jtrust.networks import (
     with_layer,
 )
 from jtrust.normalization import Moments, fold_input, fold_output, target_scale
+from jtrust.own_networks import OwnPolicy, OwnValue, own_policy, own_value
 from jtrust.training.mesh import (
     AXIS,
     REPLICATED,
@@ -65,6 +68,8 @@ class Trainer:
       unroll_length: T, steps of each environment per iteration.
       network: shape of the networks.
       mesh: the devices.
+      own_policy: the policy network, where it is the user's own.
+      own_value: the value network, where it is the user's own.
     """
 
     environment: Environment
@@ -73,6 +78,8 @@ class Trainer:
     unroll_length: int
     network: NetworkConfig
     mesh: Mesh
+    own_policy: OwnPolicy | None = None
+    own_value: OwnValue | None = None
 
     @property
     def steps_per_iteration(self) -> int:
@@ -81,11 +88,11 @@ class Trainer:
 
     @functools.cached_property
     def policy_network(self):
-        return make_policy_network(self.network, self.environment.action)
+        return self.own_policy or make_policy_network(self.network, self.environment.action)
 
     @functools.cached_property
     def value_network(self):
-        return ValueNetwork(self.network)
+        return self.own_value or ValueNetwork(self.network)
 
     def policy(self, params: Any, moments: Moments, observation: jax.Array) -> Any:
         """The distribution over actions at raw observations [..., O]."""
@@ -343,6 +350,9 @@ def make_trainer(
     num_envs: int = 256,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
+    action_bins: int | None = None,
+    policy_network: nn.Module | None = None,
+    value_network: nn.Module | None = None,
     devices: Sequence[jax.Device] | int | None = None,
 ) -> Trainer:
     """Describes a training run.
@@ -354,12 +364,18 @@ def make_trainer(
       num_envs: environments side by side, over all devices.
       unroll_length: steps of each per iteration.
       network: shape of the networks.
+      action_bins: cut each dimension of continuous actions into this many values, and train a
+        categorical policy over each; by default actions stay continuous.
+      policy_network: a flax.linen module of your own, normalised observations [..., O] -> a
+        distribution of `jtrust.distributions`; docs/networks.md has an example.
+      value_network: the same, normalised observations [..., O] -> values [...].
       devices: which devices, or how many; by default all.
 
     Raises:
       BadArgument: an argument that will not do, with what would.
     """
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
+    environment = with_action_bins(environment, action_bins)
     if not isinstance(algorithm, Algorithm):
         raise checks.BadArgument(
             "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
@@ -371,7 +387,11 @@ def make_trainer(
         raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
     mesh = make_mesh(devices, num_envs)
     check_minibatches(algorithm, num_envs, unroll_length, mesh.size)
-    return Trainer(environment, algorithm, num_envs, unroll_length, network, mesh)
+    inputs = observation_size(environment)
+    return Trainer(
+        environment, algorithm, num_envs, unroll_length, network, mesh,
+        own_policy(policy_network, inputs, environment.action), own_value(value_network, inputs),
+    )
 
 
 def check_minibatches(

@@ -21,7 +21,7 @@ class Trajectory:
 
     Attributes:
       observation: [T, N, O].
-      action: [T, N, A], or [T, N] if discrete.
+      action: [T, N, A], or [T, N] if discrete; integers where it is discrete or in bins.
       reward: [T, N].
       termination: bool [T, N].
       truncation: bool [T, N].

@@ -1,0 +1,210 @@
+"""Policy and value networks of the user's own: any flax.linen module."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jtrust import checks
+from jtrust.distributions import Categorical
+from jtrust.environments.base import ActionSpace, Bins, Box, Discrete
+
+_INTERFACE = (
+    "sample", "log_prob", "entropy", "mode", "kl_divergence", "fisher", "broadcast", "batch_shape"
+)
+_BATCH = (5, 3)  # leading axes that a module is tried with; it meets one, two and none
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnNetwork:
+    """A module behind a layer of ours, scale * x + shift, that takes up new statistics.
+
+    A module may do anything with its inputs, so a change of the normaliser cannot be folded into
+    its weights; it is folded into the layer before it. Having no gradient, that layer is moved by
+    no algorithm.
+
+    Attributes:
+      module: maps [..., O], any leading axes.
+    """
+
+    module: nn.Module
+
+    def init(self, key: jax.Array, x: jax.Array) -> dict[str, Any]:
+        """Parameters; `x` is one observation, [O]."""
+        return {
+            "module": self.module.init(key, x),
+            "input": {"scale": jnp.ones_like(x), "shift": jnp.zeros_like(x)},
+        }
+
+    def _outputs(self, params: dict[str, Any], x: jax.Array) -> Any:
+        layer = jax.lax.stop_gradient(params["input"])
+        return self.module.apply(params["module"], layer["scale"] * x + layer["shift"])
+
+
+class OwnPolicy(OwnNetwork):
+    """The module's distribution over actions."""
+
+    def apply(self, params: dict[str, Any], x: jax.Array) -> Any:
+        return self._outputs(params, x).broadcast()
+
+
+class OwnValue(OwnNetwork):
+    """The module's value on the targets' scale, by a layer kernel * v + bias behind it.
+
+    That layer takes up changes of the targets' scale, and it learns: returns grow by orders of
+    magnitude while the policy improves, and a constant would leave the module to make up for it.
+    """
+
+    def init(self, key: jax.Array, x: jax.Array) -> dict[str, Any]:
+        output = {"kernel": jnp.ones((), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+        return {**super().init(key, x), "output": output}
+
+    def apply(self, params: dict[str, Any], x: jax.Array) -> jax.Array:
+        layer = params["output"]
+        return layer["kernel"] * self._outputs(params, x) + layer["bias"]
+
+
+def own_policy(module: nn.Module | None, inputs: int, action: ActionSpace) -> OwnPolicy | None:
+    """A user's policy network, ready to be trained; None for none.
+
+    Nothing is computed: shapes are found by abstract evaluation.
+
+    Args:
+      module: normalised observations [..., O] -> a distribution of `jtrust.distributions`, or one
+        with the same interface.
+      inputs: O.
+      action: the space of actions.
+
+    Raises:
+      BadArgument: no module, parameters that cannot be trained, or another space of actions.
+    """
+    if module is None:
+        return None
+    name = "policy_network"
+    variables = _check_parameters(name, module, inputs)
+    found: dict[str, Any] = {}
+
+    def act(variables: Any, x: jax.Array, key: jax.Array) -> Any:
+        found["distribution"] = distribution = module.apply(variables, x)
+        found["missing"] = [part for part in _INTERFACE if not hasattr(distribution, part)]
+        if found["missing"]:
+            return None
+        distribution = distribution.broadcast()
+        found["batch_shape"] = distribution.batch_shape
+        if isinstance(distribution, Categorical):
+            found["logits"] = distribution.logits.shape[len(_BATCH):]
+        action = distribution.sample(key)
+        return action, distribution.log_prob(action)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    given = _abstract(name, module, inputs, act, variables, _tried_with(inputs), key)
+    what = type(found["distribution"]).__name__
+    if found["missing"]:
+        raise checks.BadArgument(
+            name, type(module).__name__,
+            f"must return a distribution, such as those of jtrust.distributions; {what} has no "
+            + ", ".join(found["missing"]),
+        )
+    actions, log_prob = given
+    shape, kind, logits, wanted = {
+        Box: lambda a: (
+            (a.size,), jnp.floating, None, f"actions [..., {a.size}], such as a DiagonalGaussian"
+        ),
+        Bins: lambda a: (
+            (a.size,), jnp.integer, (a.size, a.bins), f"logits [..., {a.size}, {a.bins}], as of "
+            f"Categoricals"
+        ),
+        Discrete: lambda a: (
+            (), jnp.integer, (a.n,), f"logits [..., {a.n}], as of a Categorical"
+        ),
+    }[type(action)](action)
+    good = (
+        found["batch_shape"] == log_prob.shape == _BATCH
+        and actions.shape == _BATCH + shape
+        and jnp.issubdtype(actions.dtype, kind)
+        and found.get("logits", logits) == logits
+    )
+    if not good:
+        logits = f", logits {(*_BATCH, *found['logits'])}" if "logits" in found else ""
+        raise checks.BadArgument(
+            name, type(module).__name__,
+            f"must return a distribution with {wanted}; of observations {(*_BATCH, inputs)} it "
+            f"makes a {what} with batch shape {found['batch_shape']}{logits} and {actions.dtype} "
+            f"actions {actions.shape}",
+        )
+    return OwnPolicy(module)
+
+
+def own_value(module: nn.Module | None, inputs: int) -> OwnValue | None:
+    """A user's value network, ready to be trained; None for none.
+
+    Args:
+      module: normalised observations [..., O] -> values [...].
+      inputs: O.
+
+    Raises:
+      BadArgument: no module, parameters that cannot be trained, or values of another shape.
+    """
+    if module is None:
+        return None
+    name = "value_network"
+    variables = _check_parameters(name, module, inputs)
+    value = _abstract(name, module, inputs, module.apply, variables, _tried_with(inputs))
+    if getattr(value, "shape", None) != _BATCH or value.dtype != jnp.float32:
+        last = "; drop its last axis, as by [..., 0]"
+        shape = getattr(value, "shape", None)
+        raise checks.BadArgument(
+            name, type(module).__name__,
+            f"must return one float32 value per observation, {_BATCH} of observations "
+            f"{(*_BATCH, inputs)}; it returns "
+            + (type(value).__name__ if shape is None else f"{value.dtype} {shape}")
+            + last * (shape == (*_BATCH, 1)),
+        )
+    return OwnValue(module)
+
+
+def _tried_with(inputs: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*_BATCH, inputs), jnp.float32)
+
+
+def _check_parameters(name: str, module: Any, inputs: int) -> Any:
+    """The shapes of a module's variables."""
+    if not isinstance(module, nn.Module):
+        raise checks.BadArgument(name, module, "must be a flax.linen module (an instance)")
+    kind = type(module).__name__
+    variables = _abstract(
+        name, module, inputs, module.init, jax.eval_shape(lambda: jax.random.key(0)),
+        jax.ShapeDtypeStruct((inputs,), jnp.float32),
+    )
+    others = sorted(set(variables) - {"params"})
+    if others:
+        raise checks.BadArgument(
+            name, kind, f"must hold parameters alone; it also has {', '.join(others)}"
+        )
+    leaves = jax.tree.leaves(variables)
+    if not sum(math.prod(x.shape) for x in leaves):
+        raise checks.BadArgument(name, kind, "has no parameters to train")
+    types = sorted({str(x.dtype) for x in leaves} - {"float32"})
+    if types:
+        raise checks.BadArgument(
+            name, kind, f"has {types[0]} parameters; keep them in float32 (param_dtype)"
+        )
+    return variables
+
+
+def _abstract(name: str, module: nn.Module, inputs: int, function: Any, *args: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *args)
+    except Exception as error:  # a user's code raises what it likes
+        message = str(error).strip().splitlines() or [""]
+        shapes = [x.shape for x in args if getattr(x, "shape", ())]
+        raise checks.BadArgument(
+            name, type(module).__name__,
+            f"must take observations of any leading axes; for {shapes[-1]} it raised "
+            f"{type(error).__name__}: {message[0][:200]}",
+        ) from error
