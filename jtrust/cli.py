@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jtrust import checks
 
@@ -37,7 +37,7 @@ class TrainOptions:
     """What to train in, for how long, and where to keep it."""
 
     env: Annotated[Positional[str], arg(metavar="ENV")]
-    """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
+    """SUITE/NAME, such as brax/ant (see `jtrust envs`); or MODULE:CALLABLE of your own."""
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     steps: int = 1_000_000
@@ -50,8 +50,13 @@ class TrainOptions:
     """Of the run's random key; the same seed gives the same run."""
     backend: str | None = None
     """Physics backend, where the environment has a choice."""
-    episode_length: int = 1000
-    """Steps after which an episode is cut; a time limit, not a failure."""
+    episode_length: int | None = None
+    """Steps after which an episode is cut, a time limit and not a failure; by default the
+    suite's, mostly 1000."""
+    env_option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """An option of the environment, such as policy_observation=state; may be given repeatedly."""
+    domain_randomization: bool = False
+    """Give every environment its own physical model, by the suite's own randomiser."""
     run_dir: str | None = None
     """Where to keep the run; by default checkpoints/<suite>-<name>-<algorithm>-seed<S>."""
     checkpoint_every: int | None = None
@@ -106,7 +111,6 @@ class EvaluateOptions:
 
 def train_command(args: Sequence[str]) -> int:
     from jtrust.algorithms import ALGORITHMS
-    from jtrust.environments import make_env
     from jtrust.networks import NetworkConfig
     from jtrust.runs import train
     from jtrust.runs.compilation_cache import use_compilation_cache
@@ -127,10 +131,7 @@ def train_command(args: Sequence[str]) -> int:
     options = parsed.options
     use_compilation_cache(options.compilation_cache)
     use_all_cores(options.num_envs, options.devices)
-    environment_options: dict[str, Any] = {"episode_length": options.episode_length}
-    if options.backend is not None:
-        environment_options["backend"] = options.backend
-    environment = make_env(options.env, **environment_options)
+    environment = _make_environment(options)
     result = train(
         environment, parsed.hyperparameters, num_envs=options.num_envs, total_steps=options.steps,
         seed=options.seed, run_dir=options.run_dir, unroll_length=options.unroll_length,
@@ -140,6 +141,37 @@ def train_command(args: Sequence[str]) -> int:
         default_run_dir=options.run_dir is None,
     )
     return _finish(result)
+
+
+def _make_environment(options: TrainOptions) -> Any:
+    from jtrust.environments import make_env
+
+    of_env = dict(_key_and_value(text) for text in options.env_option)
+    given = {"backend": options.backend, "episode_length": options.episode_length}
+    given = {k: v for k, v in given.items() if v is not None}
+    if options.domain_randomization:
+        given["domain_randomization"] = True
+    for key in of_env:
+        if key in given:
+            raise checks.BadArgument("env_option", key, f"--{key.replace('_', '-')} gives it too")
+    try:
+        return make_env(options.env, **given, **of_env)
+    except checks.BadArgument as error:
+        if error.name in of_env:
+            text = f"{error.name}={error.value}" if error.name != error.value else error.name
+            raise checks.BadArgument("env_option", text, error.remedy) from error
+        raise
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE`; a value that is JSON is what it says, any other a text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise checks.BadArgument("env_option", text, "must be KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def resume_command(args: Sequence[str]) -> int:
@@ -181,15 +213,25 @@ def evaluate_command(args: Sequence[str]) -> int:
 
 
 def envs_command(args: Sequence[str]) -> int:
-    from jtrust.environments import brax_suite
+    from jtrust.environments import SUITES
 
     if args and args[0] in ("-h", "--help"):
-        print("usage: jtrust envs\n\nLists what ENV may be, with the backends of each.")
+        print(
+            "usage: jtrust envs\n\nLists what ENV may be, with the backends of each; beside these, "
+            "MODULE:CALLABLE makes one of your own."
+        )
         return 0
     if args:
         raise checks.BadArgument("ARGUMENT", args[0], "`jtrust envs` takes none")
-    for name in brax_suite.names():
-        print(f"brax/{name:26}{' '.join(brax_suite.backends(name)) or '(no physics)'}")
+    for label, suite in SUITES.items():
+        try:
+            names = suite.names()
+        except checks.BadArgument as error:
+            print(f"{label + '/...':50}{error.remedy}")
+            continue
+        for name in names:
+            said = " ".join([*suite.backends(name), suite.remark(name)])
+            print(f"{label + '/' + name:50}{said}".rstrip())
     return 0
 
 

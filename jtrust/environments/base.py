@@ -99,6 +99,14 @@ def select(observation: Any, key: str | None) -> Any:
     return observation if key is None else observation[key]
 
 
+def own_truncation(state: State) -> jax.Array:
+    """Whether a state says that it is cut by a limit of the environment's own, bool like `done`."""
+    info = getattr(state, "info", None)
+    if isinstance(info, Mapping) and "truncation" in info:
+        return info["truncation"].astype(bool)
+    return jnp.zeros(jnp.shape(state.done), bool)
+
+
 # Options of `describe` that every suite takes beside its own.
 COMMON_OPTIONS = ("episode_length", "policy_observation", "value_observation")
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtrust.environments.base import Environment
+from jtrust.environments.base import Environment, own_truncation
 
 # A start state is handed to another environment of the same group at each step, so that one
 # environment that fails often does not fail from one state alone.
@@ -123,7 +123,7 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
     length = episodes.length + 1
     before, after = environment.used(episodes.observation), environment.used(new.obs)
     finite = jnp.isfinite(new.reward) & _finite(after)
-    own_limit = _own_truncation(new)
+    own_limit = own_truncation(new)
     done = new.done.astype(bool)
     termination = done & finite & ~own_limit
     truncation = ~termination & (done | own_limit | (length >= environment.episode_length))
@@ -153,13 +153,6 @@ def _finite(observation: Any) -> jax.Array:
     """Which of N observations are finite throughout, bool [N]."""
     each = [jnp.all(jnp.isfinite(x), axis=-1) for x in jax.tree.leaves(observation)]
     return functools.reduce(jnp.logical_and, each)
-
-
-def _own_truncation(state: Any) -> jax.Array:
-    info = getattr(state, "info", None)
-    if isinstance(info, dict) and "truncation" in info:
-        return info["truncation"].astype(bool)
-    return jnp.zeros(state.done.shape, bool)
 
 
 def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
