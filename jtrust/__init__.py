@@ -3,7 +3,15 @@
 from jtrust import advantages, distributions, trust_region
 from jtrust.algorithms import NPG, PPO, TRPO, PPOPenalty
 from jtrust.checks import BadArgument, TrainingFailed
-from jtrust.environments import Bins, Box, Discrete, Environment, make_env
+from jtrust.environments import (
+    Bins,
+    Box,
+    Discrete,
+    Environment,
+    describe,
+    make_env,
+    wrappers,
+)
 from jtrust.networks import NetworkConfig
 from jtrust.runs import Result, evaluate, load_policy, resume, train
 from jtrust.training import Trainer, TrainState, make_trainer
@@ -12,6 +20,6 @@ from jtrust.version import __version__
 __all__ = [
     "NPG", "PPO", "TRPO", "BadArgument", "Bins", "Box", "Discrete", "Environment",
     "NetworkConfig", "PPOPenalty", "Result", "TrainState", "Trainer", "TrainingFailed",
-    "__version__", "advantages", "distributions", "evaluate", "load_policy", "make_env",
-    "make_trainer", "resume", "train", "trust_region",
+    "__version__", "advantages", "describe", "distributions", "evaluate", "load_policy",
+    "make_env", "make_trainer", "resume", "train", "trust_region", "wrappers",
 ]

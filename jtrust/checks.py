@@ -92,6 +92,8 @@ def one_of(name: str, value: Any, choices: Iterable[str], what: str | None = Non
     if value in choices:
         return value
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
+    if not near and value:
+        near = [c for c in choices if str(value).lower() in c.lower()][:3]
     if near:
         remedy = "did you mean " + " or ".join(near) + "?"
     else:

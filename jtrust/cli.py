@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jtrust import checks
 
@@ -38,7 +38,7 @@ class TrainOptions:
     """What to train in, for how long, and where to keep it."""
 
     env: Annotated[Positional[str], arg(metavar="ENV")]
-    """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
+    """SUITE/NAME, such as brax/ant (see `jtrust envs`); or MODULE:CALLABLE of your own."""
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     steps: int = 1_000_000
@@ -53,8 +53,13 @@ class TrainOptions:
     """Cut each action dimension into this many values; by default actions stay continuous."""
     backend: str | None = None
     """Physics backend, where the environment has a choice."""
-    episode_length: int = 1000
-    """Steps after which an episode is cut; a time limit, not a failure."""
+    episode_length: int | None = None
+    """Steps after which an episode is cut, a time limit and not a failure; by default the
+    suite's, mostly 1000."""
+    env_option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """An option of the environment, such as policy_observation=state; may be given repeatedly."""
+    domain_randomization: bool = False
+    """Give every environment its own physical model, by the suite's own randomiser."""
     run_dir: str | None = None
     """Where to keep the run; by default checkpoints/<suite>-<name>-<algorithm>-seed<S>."""
     checkpoint_every: int | None = None
@@ -127,8 +132,15 @@ class ProfileOptions:
     """Of the run's random key."""
     backend: str | None = None
     """Physics backend, where the environment has a choice."""
-    episode_length: int = 1000
-    """Steps after which an episode is cut; a time limit, not a failure."""
+    action_bins: int | None = None
+    """Cut each action dimension into this many values; by default actions stay continuous."""
+    episode_length: int | None = None
+    """Steps after which an episode is cut, a time limit and not a failure; by default the
+    suite's, mostly 1000."""
+    env_option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """An option of the environment, such as policy_observation=state; may be given repeatedly."""
+    domain_randomization: bool = False
+    """Give every environment its own physical model, by the suite's own randomiser."""
     trace_dir: str | None = None
     """Where to write the trace; by default checkpoints/profile-...-seed<S>."""
     devices: int | None = None
@@ -156,6 +168,37 @@ def train_command(args: Sequence[str]) -> int:
         default_run_dir=options.run_dir is None,
     )
     return _finish(result)
+
+
+def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
+    from jtrust.environments import make_env
+
+    of_env = dict(_key_and_value(text) for text in options.env_option)
+    given = {"backend": options.backend, "episode_length": options.episode_length}
+    given = {k: v for k, v in given.items() if v is not None}
+    if options.domain_randomization:
+        given["domain_randomization"] = True
+    for key in of_env:
+        if key in given:
+            raise checks.BadArgument("env_option", key, f"--{key.replace('_', '-')} gives it too")
+    try:
+        return make_env(options.env, **given, **of_env)
+    except checks.BadArgument as error:
+        if error.name in of_env:
+            text = f"{error.name}={error.value}" if error.name != error.value else error.name
+            raise checks.BadArgument("env_option", text, error.remedy) from error
+        raise
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE`; a value that is JSON is what it says, any other a text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise checks.BadArgument("env_option", text, "must be KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def resume_command(args: Sequence[str]) -> int:
@@ -210,7 +253,8 @@ def profile_command(args: Sequence[str]) -> int:
     found = profile(
         environment, algorithm, trace_dir=place, num_envs=options.num_envs,
         unroll_length=options.unroll_length, network=parsed.network, devices=options.devices,
-        seed=options.seed, iterations=options.iterations, repeats=options.repeats,
+        action_bins=options.action_bins, seed=options.seed, iterations=options.iterations,
+        repeats=options.repeats,
     )
     print(json.dumps(dataclasses.asdict(found)) if options.json else to_text(found))
     return 0
@@ -232,28 +276,34 @@ def _parse_training(options: type, command: str, args: Sequence[str]) -> Any:
 
 def _prepare(options: TrainOptions | ProfileOptions) -> Any:
     """Sets JAX up as the options ask, and makes the environment."""
-    from jtrust.environments import make_env
     from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.cpu_devices import use_all_cores
 
     use_compilation_cache(options.compilation_cache)
     use_all_cores(options.num_envs, options.devices)
-    given: dict[str, Any] = {"episode_length": options.episode_length}
-    if options.backend is not None:
-        given["backend"] = options.backend
-    return make_env(options.env, **given)
+    return _make_environment(options)
 
 
 def envs_command(args: Sequence[str]) -> int:
-    from jtrust.environments import brax_suite
+    from jtrust.environments import SUITES
 
     if args and args[0] in ("-h", "--help"):
-        print("usage: jtrust envs\n\nLists what ENV may be, with the backends of each.")
+        print(
+            "usage: jtrust envs\n\nLists what ENV may be, with the backends of each; beside these, "
+            "MODULE:CALLABLE makes one of your own."
+        )
         return 0
     if args:
         raise checks.BadArgument("ARGUMENT", args[0], "`jtrust envs` takes none")
-    for name in brax_suite.names():
-        print(f"brax/{name:26}{' '.join(brax_suite.backends(name)) or '(no physics)'}")
+    for label, suite in SUITES.items():
+        try:
+            names = suite.names()
+        except checks.BadArgument as error:
+            print(f"{label + '/...':50}{error.remedy}")
+            continue
+        for name in names:
+            said = " ".join([*suite.backends(name), suite.remark(name)])
+            print(f"{label + '/' + name:50}{said}".rstrip())
     return 0
 
 

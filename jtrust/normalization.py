@@ -44,6 +44,12 @@ class Moments:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), sample)
         return cls(jnp.float32(0.0), zeros, jax.tree.map(jnp.ones_like, zeros))
 
+    def at(self, key: str | None) -> Moments:
+        """Moments of what stands under `key` in each sample; None for all of it."""
+        if key is None:
+            return self
+        return Moments(self.count, self.mean[key], self.variance[key])
+
     def update(self, batch: Any, axis_name: str | None = None, batch_axes: int = 1) -> Moments:
         """Takes in a batch, by the pairwise formula of Chan, Golub and LeVeque (1979).
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jtrust import checks
-from jtrust.environments import brax_suite
+from jtrust.environments import (
+    brax_suite,
+    gymnax_suite,
+    own_environment,
+    playground_suite,
+    wrappers,
+)
 from jtrust.environments.base import (
     Bins,
     Box,
@@ -15,11 +21,11 @@ from jtrust.environments.base import (
     with_action_bins,
 )
 
-SUITES = {"brax": brax_suite}
+SUITES = {"brax": brax_suite, "playground": playground_suite, "gymnax": gymnax_suite}
 
 __all__ = [
     "SUITES", "Bins", "Box", "Discrete", "Environment", "describe", "make_env", "split_name",
-    "with_action_bins",
+    "with_action_bins", "wrappers",
 ]
 
 
@@ -35,15 +41,31 @@ def make_env(name: str, **kwargs: Any) -> Environment:
     """Makes an environment by name.
 
     Args:
-      name: `SUITE/NAME`, such as `brax/ant`; a bare name means brax.
-      **kwargs: `backend`, `episode_length` (steps; 1000 by default), and what the suite's own
-        constructor takes.
+      name: `SUITE/NAME`, such as `brax/ant`, where a bare name means brax; or `MODULE:CALLABLE`,
+        which makes an environment of the user's own.
+      **kwargs: `backend`; `episode_length` (steps; by default the suite's, often 1000);
+        `policy_observation` and `value_observation`, where observations are a dictionary;
+        `domain_randomization`, `randomizer`; and what the suite's own constructor takes.
 
     Raises:
-      BadArgument: an unknown name or backend, with the nearest that there are.
+      BadArgument: an unknown name, backend or option, with the nearest that there are.
     """
     suite, rest = split_name(name)
+    if "+" in name:
+        made, _, change = name.partition("+")
+        raise checks.BadArgument(
+            "ENV", name, f"is {made} changed in Python by {change}; pass it as env="
+        )
+    if ":" in name and "/" not in name:
+        return own_environment.make(name, **kwargs)
     if suite not in SUITES:
-        checks.one_of("ENV", name, [f"{s}/{n}" for s in SUITES for n in SUITES[s].names()],
-                      "environment")
+        checks.one_of("ENV", name, [f"{s}/{n}" for s in SUITES for n in _names(s)], "environment")
     return SUITES[suite].make(rest, **kwargs)
+
+
+def _names(suite: str) -> list[str]:
+    """The names of a suite, or none where its extra is missing."""
+    try:
+        return SUITES[suite].names()
+    except checks.BadArgument:
+        return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,41 +80,87 @@ class Environment:
     """One environment, described.
 
     Attributes:
-      name: `SUITE/NAME`, or a name of the user's own.
-      reset: key -> state; pure, one environment.
-      step: (state, action) -> state; pure. A state has `obs`, `reward` [] and `done` [], where done
+      name: `SUITE/NAME`, `MODULE:CALLABLE`, or a name of the user's own.
+      reset: key -> state; pure, one environment. Where there is `vary`: (key, variation) -> state.
+      step: (state, action) -> state; pure; with `vary`, (state, action, variation) -> state.
+        A state has `obs`, `reward` [] and `done` [], where done
         means a failure or a success after which nothing follows: no value is bootstrapped.
         A limit that the environment sets itself may be told in `state.info["truncation"]`.
-      observation: shape and type of `state.obs`, as a `jax.ShapeDtypeStruct`.
+      observation: shape and type of `state.obs`, as a `jax.ShapeDtypeStruct`, or a dictionary of
+        them.
       action: the space of actions that policies choose from; `step` takes what its
         `to_environment` gives.
       episode_length: steps after which an episode is cut (truncated, not failed).
       options: what `make_env` was given beside the name, to make it again.
+      policy_key: which observation the policy reads; None where there is only one vector.
+      value_key: which one the value function reads.
+      vary: keys [N] -> what is this environment's own for good, such as masses and frictions, a
+        pytree [N, ...] of which entry i depends on key i alone. None: all environments are alike.
     """
 
     name: str
-    reset: Callable[[jax.Array], State]
-    step: Callable[[State, jax.Array], State]
+    reset: Callable[..., State]
+    step: Callable[..., State]
     observation: Any
     action: ActionSpace
     episode_length: int
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    policy_key: str | None = None
+    value_key: str | None = None
+    vary: Callable[[jax.Array], Any] | None = None
+
+    def used(self, observation: Any) -> Any:
+        """Of an observation, or of anything like it, what the networks read."""
+        if self.policy_key is None:
+            return observation
+        return {key: observation[key] for key in {self.policy_key: 0, self.value_key: 0}}
+
+
+def select(observation: Any, key: str | None) -> Any:
+    """What stands under `key` in a dictionary of observations; a vector as it is (key None)."""
+    return observation if key is None else observation[key]
+
+
+def own_truncation(state: State) -> jax.Array:
+    """Whether a state says that it is cut by a limit of the environment's own, bool like `done`."""
+    info = getattr(state, "info", None)
+    if isinstance(info, Mapping) and "truncation" in info:
+        return info["truncation"].astype(bool)
+    return jnp.zeros(jnp.shape(state.done), bool)
+
+
+# Options of `describe` that every suite takes beside its own.
+COMMON_OPTIONS = ("episode_length", "policy_observation", "value_observation")
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options as (those of `describe`, a suite's own); None is as good as not given."""
+    given = {k: v for k, v in options.items() if v is not None}
+    common = {k: given.pop(k) for k in COMMON_OPTIONS if k in given}
+    return common, given
 
 
 def describe(
     env: Any, name: str, *, action: ActionSpace | None = None,
     episode_length: int = DEFAULT_EPISODE_LENGTH, options: Mapping[str, Any] | None = None,
+    policy_observation: str | None = None, value_observation: str | None = None,
 ) -> Environment:
     """Describes a Brax `Env`, or any object with pure `reset(key)` and `step(state, action)`.
 
-    Nothing is computed: shapes are found by abstract evaluation.
+    Nothing is computed: shapes are found by abstract evaluation. An object with a method `vary`
+    takes the variation as a last argument of both (see `Environment.vary`).
 
     Args:
-      env: the object; `action_size` gives the number of action dimensions where `action` does not.
+      env: the object; its `action`, a `Box` or `Discrete`, or its `action_size`, the number of
+        dimensions, gives the space of actions where `action` does not.
       name: what to call it.
       action: the space of its actions; by default `Box(env.action_size)`.
       episode_length: steps after which an episode is cut.
       options: what it takes to make it again.
+      policy_observation: of a dictionary of observations, which one the policy reads; by default
+        "state", or the only one.
+      value_observation: which one the value function reads; by default "privileged_state" if
+        there is one, or the policy's.
 
     Raises:
       BadArgument: where a method or a field is missing or has the wrong shape.
@@ -127,23 +172,83 @@ def describe(
         if not callable(getattr(env, method, None)):
             raise checks.BadArgument("env", env, f"needs a method {method}; or pass a name")
     if action is None:
-        size = getattr(env, "action_size", None)
-        action = Box(checks.whole_number("env.action_size", size, example=3))
+        action = _action_of(env)
 
+    vary = getattr(env, "vary", None)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    start = _abstract("reset", env.reset, key)
+    variation = () if vary is None else (_abstract_variation(vary, key),)
+    start = _abstract("reset", env.reset, key, *variation)
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    after = _abstract("step", env.step, start, sample)
+    after = _abstract("step", env.step, start, sample, *variation)
     _check_same_state(start, after)
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
-    if jax.tree.structure(observation) != jax.tree.structure(0) or observation.ndim != 1:
-        shapes = jax.tree.map(lambda x: x.shape, observation)
-        raise checks.BadArgument("env.obs", shapes, "must be one vector, [O]")
+    policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
+    for key in {policy_key: 0, value_key: 0}:
+        spec = select(observation, key)
+        if not isinstance(spec, jax.ShapeDtypeStruct) or spec.ndim != 1:
+            shapes = jax.tree.map(lambda x: x.shape, spec)
+            field = "env.obs" if key is None else f"env.obs[{key!r}]"
+            raise checks.BadArgument(field, shapes, "must be one vector, [O]")
     return Environment(
-        name, env.reset, env.step, observation, action, episode_length, dict(options or {})
+        name, env.reset, env.step, observation, action, episode_length, dict(options or {}),
+        policy_key, value_key, vary,
     )
+
+
+def _action_of(env: Any) -> ActionSpace:
+    action = getattr(env, "action", None)
+    if isinstance(action, (Box, Discrete)):
+        return action
+    size = getattr(env, "action_size", None)
+    if size is None:
+        raise checks.BadArgument(
+            "env", env,
+            "needs action_size, a whole number, or action, a jtrust.Box or jtrust.Discrete",
+        )
+    return Box(checks.whole_number("env.action_size", size, example=3))
+
+
+def _choose_keys(
+    observation: Any, policy_key: str | None, value_key: str | None
+) -> tuple[str | None, str | None]:
+    """Which observations the policy and the value function read; (None, None) of a vector."""
+    wanted = {"policy_observation": policy_key, "value_observation": value_key}
+    if not isinstance(observation, Mapping):
+        for name, key in wanted.items():
+            if key is not None:
+                raise checks.BadArgument(name, key, "there is one observation; leave it out")
+        return None, None
+    for name, key in wanted.items():
+        if key is not None:
+            checks.one_of(name, key, observation, "observation")
+    if policy_key is None:
+        if len(observation) == 1:
+            policy_key = next(iter(observation))
+        elif "state" in observation:
+            policy_key = "state"
+        else:
+            raise checks.BadArgument(
+                "policy_observation", None, f"choose one of {', '.join(sorted(observation))}"
+            )
+    if value_key is None:
+        value_key = "privileged_state" if "privileged_state" in observation else policy_key
+    return policy_key, value_key
+
+
+def _abstract_variation(vary: Callable, key: Any) -> Any:
+    """Shapes of one environment's own variation."""
+    keys = jax.ShapeDtypeStruct((1,), key.dtype)
+    try:
+        return jax.eval_shape(lambda keys: jax.tree.map(lambda x: x[0], vary(keys)), keys)
+    except checks.BadArgument:
+        raise
+    except Exception as error:
+        message = str(error).strip().splitlines() or [""]
+        raise checks.BadArgument(
+            "env.vary", type(error).__name__, f"cannot be traced by JAX: {message[0]}"
+        ) from error
 
 
 def _abstract(what: str, function: Callable, *args: Any) -> Any:
@@ -197,8 +302,3 @@ def with_action_bins(environment: Environment, bins: int | None) -> Environment:
         )
     binned = Bins(action.size, bins, action.low, action.high)
     return dataclasses.replace(environment, action=binned)
-
-
-def observation_size(environment: Environment) -> int:
-    """Length of the observation vector."""
-    return math.prod(environment.observation.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jtrust.environments.base import Environment
+from jtrust.environments.base import Environment, own_truncation
 
 # A start state is handed to another environment of the same group at each step, so that one
 # environment that fails often does not fail from one state alone.
@@ -25,15 +26,18 @@ class Episodes:
       state: the environments' own states, [N, ...] each leaf.
       length: steps so far, int32 [N].
       reward_sum: sum of rewards so far, [N].
+      variation: what is each environment's own through all its episodes (`Environment.vary`),
+        [N, ...]; () where all are alike.
     """
 
     state: Any
     length: jax.Array
     reward_sum: jax.Array
+    variation: Any = ()
 
     @property
-    def observation(self) -> jax.Array:
-        """[N, O]."""
+    def observation(self) -> Any:
+        """[N, O], or a dictionary of such."""
         return self.state.obs
 
 
@@ -46,8 +50,8 @@ class StepOutcome:
       reward: [N].
       termination: a state after which nothing follows: no bootstrap, bool [N].
       truncation: a time limit, or a state that had to be thrown away: bootstrap, bool [N].
-      last_observation: the true next observation, [N, O]; where that is not finite, the one
-        before it.
+      last_observation: the true next observation, [N, O], or a dictionary of those that are
+        used; where that is not finite, the one before it.
       nonfinite: environments that gave NaN or infinity, bool [N].
       episode_return: sum of rewards where an episode ended, 0 elsewhere, [N].
       episode_length: steps where an episode ended, 0 elsewhere, [N].
@@ -57,7 +61,7 @@ class StepOutcome:
     reward: jax.Array
     termination: jax.Array
     truncation: jax.Array
-    last_observation: jax.Array
+    last_observation: Any
     nonfinite: jax.Array
     episode_return: jax.Array
     episode_length: jax.Array
@@ -74,13 +78,20 @@ def strong(x: jax.Array, like: Any = None) -> jax.Array:
     return jax.lax.convert_element_type(x, x.dtype if like is None else like.dtype)
 
 
-def start_states(environment: Environment, keys: jax.Array) -> Any:
-    """Start states, one per key: [N] keys -> [N, ...].
+def variations(environment: Environment, keys: jax.Array) -> Any:
+    """What is each environment's own for good: [N] keys -> [N, ...], or () for nothing."""
+    if environment.vary is None:
+        return ()
+    return jax.tree.map(strong, environment.vary(keys))
+
+
+def start_states(environment: Environment, keys: jax.Array, variation: Any = ()) -> Any:
+    """Start states, one per key: [N] keys -> [N, ...], each under its environment's variation.
 
     A start whose observation is not finite is replaced by the first that is.
     """
-    states = jax.tree.map(strong, jax.vmap(environment.reset)(keys))
-    finite = jnp.all(jnp.isfinite(states.obs), axis=-1)
+    states = jax.tree.map(strong, jax.vmap(environment.reset)(keys, *_own(environment, variation)))
+    finite = _finite(environment.used(states.obs))
 
     def replace(states: Any) -> Any:
         source = jnp.where(finite, jnp.arange(finite.shape[0]), jnp.argmax(finite))
@@ -89,10 +100,11 @@ def start_states(environment: Environment, keys: jax.Array) -> Any:
     return jax.lax.cond(jnp.all(finite), lambda states: states, replace, states)
 
 
-def begin(states: Any) -> Episodes:
+def begin(states: Any, variation: Any = ()) -> Episodes:
     """Episodes at their first state."""
     count = jax.tree.leaves(states.reward)[0].shape[0]
-    return Episodes(states, jnp.zeros((count,), jnp.int32), jnp.zeros((count,), jnp.float32))
+    length, reward_sum = jnp.zeros((count,), jnp.int32), jnp.zeros((count,), jnp.float32)
+    return Episodes(states, length, reward_sum, variation)
 
 
 def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tuple[
@@ -104,12 +116,14 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
       action: [N, A] or, if discrete, [N], on the policy's scale.
     """
     new = jax.vmap(environment.step)(
-        episodes.state, jax.vmap(environment.action.to_environment)(action)
+        episodes.state, jax.vmap(environment.action.to_environment)(action),
+        *_own(environment, episodes.variation),
     )
     new = jax.tree.map(strong, new, episodes.state)
     length = episodes.length + 1
-    finite = jnp.isfinite(new.reward) & jnp.all(jnp.isfinite(new.obs), axis=-1)
-    own_limit = _own_truncation(new)
+    before, after = environment.used(episodes.observation), environment.used(new.obs)
+    finite = jnp.isfinite(new.reward) & _finite(after)
+    own_limit = own_truncation(new)
     done = new.done.astype(bool)
     termination = done & finite & ~own_limit
     truncation = ~termination & (done | own_limit | (length >= environment.episode_length))
@@ -121,20 +135,24 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
         reward=reward,
         termination=termination,
         truncation=truncation,
-        last_observation=jnp.where(finite[:, None], new.obs, episodes.observation),
+        last_observation=jax.tree.map(lambda a, b: _where(finite, a, b), after, before),
         nonfinite=~finite,
         episode_return=jnp.where(end, reward_sum, 0.0),
         episode_length=jnp.where(end, length, 0),
         episode_end=end,
     )
-    return Episodes(new, length, reward_sum), outcome
+    return Episodes(new, length, reward_sum, episodes.variation), outcome
 
 
-def _own_truncation(state: Any) -> jax.Array:
-    info = getattr(state, "info", None)
-    if isinstance(info, dict) and "truncation" in info:
-        return info["truncation"].astype(bool)
-    return jnp.zeros(state.done.shape, bool)
+def _own(environment: Environment, variation: Any) -> tuple:
+    """The last argument of `reset` and `step`, where they take one."""
+    return () if environment.vary is None else (variation,)
+
+
+def _finite(observation: Any) -> jax.Array:
+    """Which of N observations are finite throughout, bool [N]."""
+    each = [jnp.all(jnp.isfinite(x), axis=-1) for x in jax.tree.leaves(observation)]
+    return functools.reduce(jnp.logical_and, each)
 
 
 def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
@@ -143,15 +161,19 @@ def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Ep
     Args:
       starts: start states, [N, ...].
       end: which episodes ended, bool [N].
-      t: step within the rollout, []; start states move on by one environment each step.
+      t: step within the rollout, []; start states move on by one environment each step, unless
+        they belong to environments that are not alike.
     """
+    alike = not jax.tree.leaves(episodes.variation)
 
     def select(episodes: Episodes) -> Episodes:
-        fresh = begin(jax.tree.map(lambda x: _rotate(x, t), starts))
+        fresh = begin(jax.tree.map(lambda x: _rotate(x, t), starts) if alike else starts)
         return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
 
     # Most steps of most tasks end no episode; then nothing is copied.
-    return jax.lax.cond(jnp.any(end), select, lambda episodes: episodes, episodes)
+    bare = dataclasses.replace(episodes, variation=())
+    bare = jax.lax.cond(jnp.any(end), select, lambda episodes: episodes, bare)
+    return dataclasses.replace(bare, variation=episodes.variation)
 
 
 def _rotate(x: jax.Array, t: jax.Array) -> jax.Array:

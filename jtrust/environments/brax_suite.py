@@ -6,13 +6,14 @@ import contextlib
 import inspect
 import io
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.environments.base import Environment, describe
+from jtrust.environments.base import Environment, describe, split_options
+from jtrust.environments.extras import no_mujoco_log
+from jtrust.environments.randomization import Randomized, Randomizer
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 _ONE_BACKEND = {"swimmer": ("generalized",), "fast": ()}
@@ -35,46 +36,53 @@ def backends(name: str) -> tuple[str, ...]:
     return _ONE_BACKEND.get(name, BACKENDS)
 
 
-def make(name: str, *, backend: str | None = None, **options: Any) -> Environment:
+def remark(name: str) -> str:
+    """What a list of the environments says beside this one."""
+    return "" if backends(name) else "(no physics)"
+
+
+def make(
+    name: str, *, backend: str | None = None, domain_randomization: bool = False,
+    randomizer: Randomizer | None = None, **options: Any,
+) -> Environment:
     """Makes a Brax environment.
 
     Args:
       name: one of `names()`.
       backend: one of `backends(name)`; by default Brax's own choice for it.
-      **options: `episode_length`, and what the environment's class takes.
+      domain_randomization: must be False; Brax has no randomisers of its own.
+      randomizer: gives every environment its own physical model: (system, keys [N]) ->
+        (system, in_axes).
+      **options: `describe`'s, and what the environment's class takes.
     """
     envs = _brax_envs()
     checks.one_of("ENV", name, names(), "Brax environment")
-    given = dict(options)
+    if domain_randomization:
+        raise checks.BadArgument(
+            "domain_randomization", domain_randomization,
+            f"brax/{name} has no randomiser of its own; give one as randomizer=",
+        )
+    common, given = split_options(options)
     if backend is not None:
         if not backends(name):
             raise checks.BadArgument("backend", backend, f"{name} has no physics; leave it out")
         checks.one_of("backend", backend, backends(name), f"backend of brax/{name}")
         given["backend"] = backend
     _mend_fluid()
-    episode = {k: given.pop(k) for k in ("episode_length",) if k in given}
     try:
-        with warnings.catch_warnings(), _no_mujoco_log():
+        with warnings.catch_warnings(), no_mujoco_log():
             # Each System that is made warns that Brax's own physics is no longer developed.
             warnings.filterwarnings("ignore", message="Brax System", category=UserWarning)
             env = envs.get_environment(name, **given)
     except TypeError as error:
         # An unknown keyword reaches the base class, whose complaint names it.
         raise checks.BadArgument("options", options, f"brax/{name} refuses it: {error}") from error
-    stored = {**given, **episode}
-    return describe(env, f"brax/{name}", options=stored, **episode)
-
-
-@contextlib.contextmanager
-def _no_mujoco_log() -> Iterator[None]:
-    """Keeps mujoco from writing MUJOCO_LOG.TXT into the user's folder over Brax's model files."""
-    import mujoco
-
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(None)
+    label, stored = f"brax/{name}", {**given, **common}
+    if randomizer is not None:
+        if not backends(name):
+            raise checks.BadArgument("randomizer", randomizer, f"{label} has no physics")
+        env, label = Randomized(env, "sys", randomizer), f"{label}+randomizer"
+    return describe(env, label, options=stored, **common)
 
 
 def _mend_fluid() -> None:

@@ -60,7 +60,8 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         return trainer.normalize(state, *rollout, trainer.environment_keys(state))[:2]
 
     starts = shard(
-        lambda s: trainer.fresh_starts(trainer.environment_keys(s)), (STATE_SPEC,), SHARDED, state
+        lambda s: trainer.fresh_starts(s, trainer.environment_keys(s)), (STATE_SPEC,), SHARDED,
+        state,
     )
     rollout = shard(gather, (STATE_SPEC,), (STATE_SPEC, BY_TIME), state)
     after, trajectory = rollout()
@@ -95,7 +96,7 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     ]
 
 
-def _act(trainer: Trainer, state: TrainState, observation: jax.Array) -> jax.Array:
+def _act(trainer: Trainer, state: TrainState, observation: Any) -> jax.Array:
     """Actions at observations [T, N, O], one time step after another as in a rollout."""
 
     def block(keys, observation):

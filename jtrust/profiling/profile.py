@@ -95,6 +95,7 @@ def profile(
     num_envs: int = 256,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
+    action_bins: int | None = None,
     devices: Sequence[jax.Device] | int | None = None,
     seed: int = 0,
     iterations: int = 5,
@@ -107,7 +108,8 @@ def profile(
     What the parts do not explain of the whole is `everything else`, so shares add up to 1.
 
     Args:
-      env, algorithm, num_envs, unroll_length, network, devices, seed: as for `jtrust.train`.
+      env, algorithm, num_envs, unroll_length, network, action_bins, devices, seed: as for
+        `jtrust.train`.
       trace_dir: where the JAX profiler writes its trace.
       iterations: how many to train first.
       repeats: measurements of each part.
@@ -121,7 +123,8 @@ def profile(
     trace_path = _make_directory(trace_dir)
     trainer = make_trainer(
         env, TRPO() if algorithm is None else algorithm, num_envs=num_envs,
-        unroll_length=unroll_length, network=network, devices=devices,
+        unroll_length=unroll_length, network=network, action_bins=action_bins,
+        devices=devices,
     )
     state, _ = trainer.iterate(trainer.init(jax.random.key(seed)))
     state, seconds = _train(trainer, jax.block_until_ready(state), iterations)

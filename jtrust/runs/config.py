@@ -35,7 +35,8 @@ class RunConfig:
       seed: of the run's random key.
       total_steps: environment steps to train for.
       checkpoint_every: iterations between checkpoints.
-      observation: shape and type of an observation.
+      observation: shape and type of an observation; of a dictionary, those of each that the
+        networks read, and which network reads which.
       action: the space of actions that the policy chooses from.
       devices: how many devices it was started on.
       own_networks: class names of networks of the user's own, by the arguments that gave them.
@@ -150,6 +151,11 @@ class RunConfig:
             raise checks.BadArgument("network", self.network, str(error)) from error
 
     def make_environment(self) -> Environment:
+        """The run's environment, made again from its name and options.
+
+        Raises:
+          BadArgument: it was an object, or made by name and then changed.
+        """
         return make_env(self.env, **self.env_options)
 
     def make_trainer(
@@ -207,6 +213,14 @@ class RunConfig:
         fields = dict(self.action)
         return {"bins": Bins, "box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
 
+    def observation_sample(self) -> tuple[Any, str | None]:
+        """(the observation that is stored statistics of, as shapes; which one the policy reads)."""
+        read = lambda x: jax.ShapeDtypeStruct(tuple(x["shape"]), np.float32)  # noqa: E731
+        if "dictionary" not in self.observation:
+            return read(self.observation), None
+        parts = self.observation["dictionary"]
+        return {key: read(spec) for key, spec in parts.items()}, self.observation["policy"]
+
     @property
     def steps_per_iteration(self) -> int:
         return self.num_envs * self.unroll_length
@@ -223,8 +237,14 @@ def _series(version: str) -> list[str]:
 
 
 def _observation_to_json(environment: Environment) -> dict[str, Any]:
-    spec = environment.observation
-    return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
+    write = lambda x: {"shape": list(x.shape), "dtype": str(x.dtype)}  # noqa: E731
+    used = environment.used(environment.observation)
+    if environment.policy_key is None:
+        return write(used)
+    return {
+        "dictionary": {key: write(spec) for key, spec in used.items()},
+        "policy": environment.policy_key, "value": environment.value_key,
+    }
 
 
 def _action_to_json(action: ActionSpace) -> dict[str, Any]:

@@ -204,8 +204,8 @@ class RunDirectory:
 
 
 def default_name(env: str, algorithm: str, seed: int) -> str:
-    """`<suite>-<name>-<algorithm>-seed<S>`, with nothing that a path could trip over."""
-    return re.sub(r"[^\w.-]+", "-", f"{env}-{algorithm}-seed{seed}")
+    """`<environment>-<algorithm>-seed<S>`, with nothing that a path could trip over."""
+    return re.sub(r"[^\w.]+", "-", f"{env}-{algorithm}-seed{seed}").lstrip(".-")
 
 
 def _in_use(path: Path) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.environments import Environment, describe
+from jtrust.environments.base import select
 from jtrust.networks import make_policy_network
 from jtrust.normalization import Moments
 from jtrust.own_networks import own_policy
@@ -49,21 +50,22 @@ def _load(
         checks.whole_number("step", step, minimum=0, maximum=10**15)
     directory, config = RunDirectory.open(run_dir)
     action = config.action_space()
+    sample, policy_key = config.observation_sample()
     config.check_own_network("policy_network", policy_network)
-    own = own_policy(policy_network, math.prod(config.observation["shape"]), action)
+    own = own_policy(policy_network, math.prod(select(sample, policy_key).shape), action)
     network = own or make_policy_network(config.make_network(), action)
-    sample = jax.ShapeDtypeStruct(tuple(config.observation["shape"]), jax.numpy.float32)
     like = jax.eval_shape(
         lambda key, x: {
             "policy": network.init(key, x), "observation_moments": Moments.zero(sample)
         },
-        jax.random.key(0), sample,
+        jax.random.key(0), select(sample, policy_key),
     )
     reader = CheckpointReader(directory.path)
     step, arrays = reader.newest_whole(step, policy_only=True)
     stored = from_arrays(arrays, like, str(reader.directory / str(step)))
     stored = jax.tree.map(jax.numpy.asarray, stored)
-    return Policy(network, action, stored["policy"], stored["observation_moments"]), config, step
+    moments = stored["observation_moments"].at(policy_key)
+    return Policy(network, action, stored["policy"], moments, policy_key), config, step
 
 
 def evaluate(

@@ -242,7 +242,9 @@ def restore(
 def make_policy(trainer: Trainer, state: TrainState) -> Policy:
     """The policy of a training state."""
     return Policy(
-        trainer.policy_network, trainer.environment.action, state.policy, state.observation_moments
+        trainer.policy_network, trainer.environment.action, state.policy,
+        state.observation_moments.at(trainer.environment.policy_key),
+        trainer.environment.policy_key,
     )
 
 

@@ -24,7 +24,8 @@ def evaluate_policy(
 
     Args:
       environment: what to act in.
-      policy_fn: (params, observations [N, O], keys [N]) -> actions, [N, A] or [N].
+      policy_fn: (params, observations, keys [N]) -> actions, [N, A] or [N]; observations are
+        [N, O], or a dictionary of such.
       params: what `policy_fn` needs.
       key: random key; consumed.
       episodes: N.
@@ -34,7 +35,9 @@ def evaluate_policy(
       ends there, with the rewards before it.
     """
     start_key, action_key = jax.random.split(key)
-    starts = batch.start_states(environment, jax.random.split(start_key, episodes))
+    variation_key = jax.random.fold_in(key, 2)  # none of the two that the split gave
+    variation = batch.variations(environment, jax.random.split(variation_key, episodes))
+    starts = batch.start_states(environment, jax.random.split(start_key, episodes), variation)
     keys = jax.random.split(action_key, episodes)
 
     def going_on(carry):
@@ -60,5 +63,5 @@ def evaluate_policy(
         "length": jnp.zeros(episodes, jnp.int32),
         "nonfinite": jnp.zeros(episodes, bool),
     }
-    start = (batch.begin(starts), jnp.ones(episodes, bool), result, jnp.int32(0))
+    start = (batch.begin(starts, variation), jnp.ones(episodes, bool), result, jnp.int32(0))
     return jax.lax.while_loop(going_on, step, start)[2]

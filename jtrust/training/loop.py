@@ -17,8 +17,8 @@ from jtrust import checks
 from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, make_value_optimizer
 from jtrust.environments import Environment, describe, make_env, with_action_bins
-from jtrust.environments.base import observation_size
-from jtrust.environments.batch import begin, start_states
+from jtrust.environments.base import select
+from jtrust.environments.batch import begin, start_states, variations
 from jtrust.networks import (
     INPUT_LAYER,
     OUTPUT_LAYER,
@@ -94,14 +94,17 @@ class Trainer:
     def value_network(self):
         return self.own_value or ValueNetwork(self.network)
 
-    def policy(self, params: Any, moments: Moments, observation: jax.Array) -> Any:
-        """The distribution over actions at raw observations [..., O]."""
-        return self.policy_network.apply(params, moments.normalize(observation))
+    def policy(self, params: Any, moments: Moments, observation: Any) -> Any:
+        """The distribution over actions at raw observations [..., O], or a dictionary of them."""
+        key = self.environment.policy_key
+        inputs = moments.at(key).normalize(select(observation, key))
+        return self.policy_network.apply(params, inputs)
 
-    def values(self, state: TrainState, observation: jax.Array) -> jax.Array:
-        """Values in units of reward at raw observations [..., O]."""
+    def values(self, state: TrainState, observation: Any) -> jax.Array:
+        """Values in units of reward at raw observations [..., O], or a dictionary of them."""
         mean, std = target_scale(state.target_moments)
-        inputs = state.observation_moments.normalize(observation)
+        key = self.environment.value_key
+        inputs = state.observation_moments.at(key).normalize(select(observation, key))
         return mean + std * self.value_network.apply(state.value, inputs)
 
     def init(self, key: jax.Array) -> TrainState:
@@ -148,10 +151,17 @@ class Trainer:
         run_key, policy_key, value_key, start_key = jax.random.split(key, 4)
         index = environment_index(self.num_envs // self.mesh.size)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(start_key, index)
-        episodes = begin(start_states(self.environment, keys))
-        sample = jnp.zeros(self.environment.observation.shape, jnp.float32)
-        policy = self.policy_network.init(policy_key, sample)
-        value = self.value_network.init(value_key, sample)
+        environment = self.environment
+        variation_key = jax.random.fold_in(key, 4)  # none of the four that the split gave
+        variation = variations(
+            environment, jax.vmap(jax.random.fold_in, (None, 0))(variation_key, index)
+        )
+        episodes = begin(start_states(environment, keys, variation), variation)
+        sample = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, jnp.float32), environment.used(environment.observation)
+        )
+        policy = self.policy_network.init(policy_key, select(sample, environment.policy_key))
+        value = self.value_network.init(value_key, select(sample, environment.value_key))
         return TrainState(
             policy=policy,
             value=value,
@@ -195,7 +205,7 @@ class Trainer:
         self, state: TrainState, keys: jax.Array
     ) -> tuple[TrainState, Trajectory, EpisodeTotals]:
         """Runs the policy, each episode that ends going on from a fresh start state."""
-        starts = self.fresh_starts(keys)
+        starts = self.fresh_starts(state, keys)
         run = functools.partial(
             rollout, self.environment,
             functools.partial(self.policy, state.policy, state.observation_moments),
@@ -215,10 +225,12 @@ class Trainer:
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // count
         return cache_block(count, size)
 
-    def fresh_starts(self, keys: jax.Array) -> Any:
+    def fresh_starts(self, state: TrainState, keys: jax.Array) -> Any:
         """Start states for the episodes that begin in this iteration, [N, ...] each leaf."""
         with jax.named_scope("fresh_starts"):
-            return start_states(self.environment, _purpose(keys, _STARTS))
+            return start_states(
+                self.environment, _purpose(keys, _STARTS), state.episodes.variation
+            )
 
     def replay(self, state: TrainState, starts: Any, action: jax.Array) -> tuple[Any, jax.Array]:
         """The environments of `gather` under given actions [T, N, ...] and nothing else.
@@ -242,7 +254,7 @@ class Trainer:
         action = jax.vmap(
             lambda key: self.environment.action.sample(key, (self.unroll_length,)), out_axes=1
         )(_purpose(keys, _ACTIONS))
-        return self.replay(state, self.fresh_starts(keys), action)
+        return self.replay(state, self.fresh_starts(state, keys), action)
 
     def estimate(
         self, state: TrainState, trajectory: Trajectory
@@ -272,8 +284,8 @@ class Trainer:
             observation = state.observation_moments.normalize(trajectory.observation)
             target_mean, target_std = target_scale(state.target_moments)
             batch = Batch(
-                observation=observation,
-                value_observation=observation,
+                observation=select(observation, self.environment.policy_key),
+                value_observation=select(observation, self.environment.value_key),
                 action=trajectory.action,
                 advantage=standardize(advantages),
                 value_target=(targets - target_mean) / target_std,
@@ -307,7 +319,7 @@ class Trainer:
             )
 
     def _update_normalizers(
-        self, state: TrainState, observation: jax.Array, targets: jax.Array
+        self, state: TrainState, observation: Any, targets: jax.Array
     ) -> tuple[TrainState, jax.Array]:
         """Takes a batch into both normalisers; also returns how far the policy moved by it, []."""
         old, old_targets = state.observation_moments, state.target_moments
@@ -318,14 +330,13 @@ class Trainer:
         # The first batch is the exception: statistics of nothing are no scale to hold on to, and
         # the untrained policy says nearly the same of every observation on either scale.
         first = old.count == 0
-        policy = with_layer(
-            state.policy, INPUT_LAYER,
-            _unless(first, fold_input, get_layer(state.policy, INPUT_LAYER), old, new),
-        )
-        value = with_layer(
-            state.value, INPUT_LAYER,
-            _unless(first, fold_input, get_layer(state.value, INPUT_LAYER), old, new),
-        )
+        def folded(params: Any, key: str | None) -> Any:
+            layer = get_layer(params, INPUT_LAYER)
+            layer = _unless(first, fold_input, layer, old.at(key), new.at(key))
+            return with_layer(params, INPUT_LAYER, layer)
+
+        policy = folded(state.policy, self.environment.policy_key)
+        value = folded(state.value, self.environment.value_key)
         value = with_layer(
             value, OUTPUT_LAYER,
             _unless(
@@ -333,7 +344,7 @@ class Trainer:
             ),
         )
         # Eight of the time steps are enough to see a drift.
-        some = observation[:: max(observation.shape[0] // 8, 1)]
+        some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
         before = self.policy(state.policy, old, some)
         after = self.policy(policy, new, some)
         drift_kl = mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
@@ -387,10 +398,14 @@ def make_trainer(
         raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
     mesh = make_mesh(devices, num_envs)
     check_minibatches(algorithm, num_envs, unroll_length, mesh.size)
-    inputs = observation_size(environment)
+    policy_inputs, value_inputs = (
+        select(environment.observation, key).shape[-1]
+        for key in (environment.policy_key, environment.value_key)
+    )
     return Trainer(
         environment, algorithm, num_envs, unroll_length, network, mesh,
-        own_policy(policy_network, inputs, environment.action), own_value(value_network, inputs),
+        own_policy(policy_network, policy_inputs, environment.action),
+        own_value(value_network, value_inputs),
     )
 
 

@@ -20,7 +20,7 @@ class Trajectory:
     """T steps of N environments.
 
     Attributes:
-      observation: [T, N, O].
+      observation: [T, N, O], or a dictionary of those that the networks read.
       action: [T, N, A], or [T, N] if discrete; integers where it is discrete or in bins.
       reward: [T, N].
       termination: bool [T, N].
@@ -28,7 +28,7 @@ class Trajectory:
       truncation_value: value of the true last observation where truncated, 0 elsewhere, [T, N].
     """
 
-    observation: jax.Array
+    observation: Any
     action: jax.Array
     reward: jax.Array
     termination: jax.Array
@@ -56,8 +56,8 @@ class EpisodeTotals:
 
 def rollout(
     environment: Environment,
-    policy_fn: Callable[[jax.Array], Any],
-    value_fn: Callable[[jax.Array], jax.Array],
+    policy_fn: Callable[[Any], Any],
+    value_fn: Callable[[Any], jax.Array],
     episodes: Episodes,
     starts: Any,
     keys: jax.Array,
@@ -70,8 +70,8 @@ def rollout(
 
     Args:
       environment: what to step.
-      policy_fn: raw observations [N, O] -> distribution over actions.
-      value_fn: raw observations [N, O] -> values in units of reward [N].
+      policy_fn: raw observations, [N, O] or a dictionary of such -> distribution over actions.
+      value_fn: the same -> values in units of reward [N].
       episodes: where each environment stands, [N, ...].
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.
@@ -82,7 +82,7 @@ def rollout(
     """
 
     def step(episodes: Episodes, t: jax.Array):
-        observation = episodes.observation
+        observation = environment.used(episodes.observation)
         with jax.named_scope("policy_inference"):
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
             action = jax.vmap(lambda d, k: d.sample(k))(policy_fn(observation), step_keys)

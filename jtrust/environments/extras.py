@@ -1,0 +1,40 @@
+"""Packages that are not always installed, and their noise."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+from collections.abc import Iterator
+from types import ModuleType
+
+from jtrust import checks
+
+
+@functools.cache
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Imports a package without the notices that it prints on standard output.
+
+    Raises:
+      BadArgument: it, or something that it needs, is not installed.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise checks.BadArgument(
+            "ENV", f"{extra}/...", f"needs an extra ({error}); pip install 'jtrust[{extra}]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def no_mujoco_log() -> Iterator[None]:
+    """Keeps mujoco from writing MUJOCO_LOG.TXT into the user's folder over a model file."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)

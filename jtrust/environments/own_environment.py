@@ -1,0 +1,92 @@
+"""A user's own environment by name: `MODULE:CALLABLE`, such as `my_robot.balance:make`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jtrust import checks
+from jtrust.environments.base import COMMON_OPTIONS, Environment, describe
+
+
+def make(name: str, **options: Any) -> Environment:
+    """Makes the environment that a callable returns.
+
+    Args:
+      name: `MODULE:CALLABLE`; the module may lie in the current directory.
+      **options: what the callable takes; others that `describe` knows go there.
+
+    Raises:
+      BadArgument: no such module or callable, or a call that fails.
+    """
+    options = {k: v for k, v in options.items() if v is not None}
+    function = _find(name)
+    parameters = _parameters(function)
+    common = {k: v for k, v in options.items() if k in COMMON_OPTIONS and k not in parameters}
+    given = {k: v for k, v in options.items() if k not in common}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in given:
+            if key not in parameters:
+                there = ", ".join([*parameters, *COMMON_OPTIONS])
+                raise checks.BadArgument(key, given[key], f"{name} takes no such option: {there}")
+    try:
+        made = function(**given)
+    except checks.BadArgument:
+        raise
+    except Exception as error:
+        raise checks.BadArgument("ENV", name, f"raised {_said(error)}") from error
+    if not isinstance(made, Environment):
+        return describe(made, name, options=options, **common)
+    keys = {k: v for k, v in common.items() if k != "episode_length"}
+    if keys:
+        raise checks.BadArgument(
+            next(iter(keys)), next(iter(keys.values())), f"{name} has chosen; change it there"
+        )
+    length = checks.whole_number(
+        "episode_length", common.get("episode_length", made.episode_length), example=1000
+    )
+    return dataclasses.replace(made, name=name, options=options, episode_length=length)
+
+
+def _find(name: str) -> Callable:
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name + ".").startswith(error.name + "."):
+            raise checks.BadArgument(
+                "ENV", name, f"there is no module {error.name}, installed or in {os.getcwd()}"
+            ) from error
+        raise checks.BadArgument("ENV", name, f"its module raised {_said(error)}") from error
+    except Exception as error:
+        raise checks.BadArgument("ENV", name, f"its module raised {_said(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            there = [k for k, v in vars(found).items() if callable(v) and not k.startswith("_")]
+            has = f"; it has {', '.join(there)}" if there else ""
+            raise checks.BadArgument("ENV", name, f"there is no {attribute!r} in it{has}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise checks.BadArgument(
+            "ENV", name, "must be a function or a class that makes an environment"
+        )
+    return found
+
+
+def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return {}
+
+
+def _said(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"

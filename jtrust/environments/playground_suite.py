@@ -1,0 +1,137 @@
+"""MuJoCo Playground's environments: the DeepMind control suite, locomotion and manipulation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jtrust import checks
+from jtrust.environments.base import Environment, describe, split_options
+from jtrust.environments.extras import import_extra, no_mujoco_log
+from jtrust.environments.randomization import Randomized, Randomizer
+
+EXTRA = "playground"
+# Implementations of MuJoCo's physics in JAX; warp's needs an NVIDIA GPU.
+BACKENDS = ("jax", "warp")
+
+
+def _playground() -> Any:
+    return import_extra("mujoco_playground", EXTRA)
+
+
+def names() -> list[str]:
+    """The names that `make` takes."""
+    return sorted(_playground().registry.ALL_ENVS)
+
+
+def backends(name: str) -> tuple[str, ...]:
+    """The implementations of the physics, the default first."""
+    return BACKENDS
+
+
+def remark(name: str) -> str:
+    """What must be fetched before `make` can make it, or nothing."""
+    return "(needs a download of robot models)" if _models_missing(name) else ""
+
+
+def make(
+    name: str, *, backend: str | None = None, domain_randomization: bool = False,
+    randomizer: Randomizer | None = None, **options: Any,
+) -> Environment:
+    """Makes an environment of MuJoCo Playground.
+
+    Args:
+      name: one of `names()`.
+      backend: one of `BACKENDS`.
+      domain_randomization: give every environment its own physical model, by the suite's own
+        randomiser for this task.
+      randomizer: the same by a function of the user's: (model, keys [N]) -> (model, in_axes).
+      **options: `describe`'s, and the environment's configuration; dots lead into its parts, as
+        in `{"reward_config.scales.alive": 2.0}`.
+    """
+    registry = _playground().registry
+    checks.one_of("ENV", name, names(), "Playground environment")
+    checks.truth_value("domain_randomization", domain_randomization)
+    backend = "jax" if backend is None else checks.one_of("backend", backend, BACKENDS)
+    if backend == "warp" and jax.default_backend() != "gpu":
+        raise checks.BadArgument("backend", backend, "needs an NVIDIA GPU; use jax")
+    if missing := _models_missing(name):
+        raise checks.BadArgument("ENV", f"playground/{name}", missing)
+    common, given = split_options(options)
+    config = registry.get_default_config(name)
+    _update(config, given)
+    if "impl" in config:
+        config.impl = backend
+    elif backend != "jax":
+        raise checks.BadArgument("backend", backend, f"playground/{name} has no choice")
+    # Some environments also read their own time limit.
+    common["episode_length"] = common.get("episode_length", config.get("episode_length", 1000))
+    if "episode_length" in config:
+        config.episode_length = checks.whole_number(
+            "episode_length", common["episode_length"], example=1000
+        )
+    with contextlib.redirect_stdout(io.StringIO()), no_mujoco_log():
+        env = registry.load(name, config)
+        own = registry.get_domain_randomizer(name)
+    # The backend even where it was not asked for: states of the two are not alike.
+    stored = {"backend": backend, **given, **{k: v for k, v in common.items() if k in options}}
+    label = f"playground/{name}"
+    if domain_randomization:
+        if own is None:
+            raise checks.BadArgument(
+                "domain_randomization", True,
+                f"{label} has no randomiser of its own; give one as randomizer=",
+            )
+        stored["domain_randomization"] = True
+    if randomizer is not None:
+        label += "+randomizer"
+    randomizer = randomizer or (own if domain_randomization else None)
+    if randomizer is not None:
+        env = Randomized(env, "_mjx_model", randomizer)
+    return describe(env, label, options=stored, **common)
+
+
+def _models_missing(name: str) -> str:
+    """How to get the robot models that an environment needs, where they are not here."""
+    playground = _playground()
+    if name in playground.dm_control_suite.ALL_ENVS:
+        return ""
+    from mujoco_playground._src import mjx_env
+
+    path, commit = mjx_env.MENAGERIE_PATH, mjx_env.MENAGERIE_COMMIT_SHA
+    if path.exists():
+        return ""
+    return (
+        "needs robot models that are not on this machine; get them by `git clone "
+        f"https://github.com/google-deepmind/mujoco_menagerie {path} && "
+        f"git -C {path} checkout {commit}`"
+    )
+
+
+def _update(config: Any, overrides: Mapping[str, Any]) -> None:
+    """Puts overrides into a configuration; names may be dotted."""
+    known = _flat(config)
+    for name, value in overrides.items():
+        checks.one_of(name, name, known, "option")
+        try:
+            config.update_from_flattened_dict({name: value})
+        except (TypeError, ValueError) as error:
+            kind = type(known[name]).__name__
+            raise checks.BadArgument(
+                name, value, f"must be of the same type as its default, {known[name]!r} ({kind})"
+            ) from error
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted name: value}."""
+    flat = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,158 @@
+"""Changes to an environment: plain functions from `Environment` to `Environment`.
+
+They compose, work with dictionaries of observations, and keep to the environment's own variation.
+A wrapped environment's name tells what was done to it; to resume a run in one, pass it as `env`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust import checks
+from jtrust.environments.base import Environment, own_truncation
+from jtrust.environments.batch import strong
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Wrapped:
+    """The state of a wrapped environment.
+
+    Attributes:
+      inner: the state of the environment inside.
+      obs, reward, done: as seen from outside.
+      own: what the wrapper itself carries.
+    """
+
+    inner: Any
+    obs: Any
+    reward: jax.Array
+    done: jax.Array
+    own: Any = ()
+
+    @property
+    def info(self) -> Any:
+        return getattr(self.inner, "info", {})
+
+
+def action_repeat(environment: Environment, n: int) -> Environment:
+    """Each action is taken `n` times, or until the episode ends; rewards are summed.
+
+    The episode's length then counts actions: it is a new limit of as much time.
+    """
+    n = checks.whole_number("n", n, example=2)
+
+    def reset(key, *variation):
+        return _plain(environment.reset(key, *variation))
+
+    def step(state, action, *variation):
+        def once(carry, _):
+            state, ended = carry
+            new = jax.tree.map(strong, _arrays(environment.step(state, action, *variation)), state)
+            reward = jnp.where(ended, 0.0, new.reward)
+            new = jax.tree.map(lambda a, b: jnp.where(ended, a, b), state, new)
+            return (new, ended | new.done.astype(bool) | own_truncation(new)), reward
+
+        start = (jax.tree.map(strong, _arrays(state.inner)), jnp.zeros((), bool))
+        (new, _), rewards = jax.lax.scan(once, start, length=n)
+        return _plain(new, reward=jnp.sum(rewards))
+
+    return _changed(
+        environment, f"action_repeat({n})", reset, step,
+        episode_length=-(-environment.episode_length // n),
+    )
+
+
+def frame_stack(environment: Environment, n: int) -> Environment:
+    """Observations become the last `n`, [n O], oldest first; at the start, the first `n` times."""
+    n = checks.whole_number("n", n, example=4)
+
+    def reset(key, *variation):
+        state = environment.reset(key, *variation)
+        stack = jax.tree.map(lambda x: jnp.tile(x, n), environment.used(state.obs))
+        return _plain(state, obs=stack)
+
+    def step(state, action, *variation):
+        new = environment.step(state.inner, action, *variation)
+        stack = jax.tree.map(
+            lambda old, x: jnp.concatenate([old[x.shape[0]:], x]),
+            state.obs, environment.used(new.obs),
+        )
+        return _plain(new, obs=stack)
+
+    observation = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((n * x.shape[0],), x.dtype),
+        environment.used(environment.observation),
+    )
+    return _changed(environment, f"frame_stack({n})", reset, step, observation=observation)
+
+
+def scale_reward(environment: Environment, scale: float) -> Environment:
+    """Rewards are multiplied by `scale`."""
+    checks.real_number("scale", scale, minimum=-1e12, example=0.1)
+
+    def scaled(state):
+        return _plain(state, reward=state.reward * scale)
+
+    def reset(key, *variation):
+        return scaled(environment.reset(key, *variation))
+
+    def step(state, action, *variation):
+        return scaled(environment.step(state.inner, action, *variation))
+
+    return _changed(environment, f"scale_reward({scale:g})", reset, step)
+
+
+def observation_noise(environment: Environment, std: float) -> Environment:
+    """Gaussian noise of deviation `std` on what the policy reads.
+
+    Of a dictionary of observations, those that the policy does not read stay exact.
+    """
+    checks.real_number("std", std, minimum=0, example=0.01)
+
+    def noisy(key, obs):
+        if environment.policy_key is not None:
+            name = environment.policy_key
+            return {**obs, name: obs[name] + std * jax.random.normal(key, obs[name].shape)}
+        return obs + std * jax.random.normal(key, obs.shape)
+
+    def seen(state, key):
+        key, noise_key = jax.random.split(key)
+        return _plain(state, obs=noisy(noise_key, environment.used(state.obs)), own=key)
+
+    def reset(key, *variation):
+        start_key, noise_key = jax.random.split(key)
+        return seen(environment.reset(start_key, *variation), noise_key)
+
+    def step(state, action, *variation):
+        return seen(environment.step(state.inner, action, *variation), state.own)
+
+    return _changed(
+        environment, f"observation_noise({std:g})", reset, step,
+        observation=environment.used(environment.observation),
+    )
+
+
+def _plain(state: Any, obs: Any = None, reward: Any = None, own: Any = ()) -> Wrapped:
+    return Wrapped(
+        state, state.obs if obs is None else obs, state.reward if reward is None else reward,
+        state.done, own,
+    )
+
+
+def _arrays(state: Any) -> Any:
+    """A state may hold plain Python numbers before it has been through a transformation."""
+    return jax.tree.map(jnp.asarray, state)
+
+
+def _changed(
+    environment: Environment, what: str, reset: Callable, step: Callable, **changes: Any
+) -> Environment:
+    return dataclasses.replace(
+        environment, name=f"{environment.name}+{what}", reset=reset, step=step, **changes
+    )

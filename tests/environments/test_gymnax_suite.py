@@ -1,0 +1,123 @@
+"""gymnax: its own steps, restarts and time limits, and every environment that runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jtrust
+from jtrust.environments import batch, gymnax_suite
+
+gymnax = pytest.importorskip("gymnax")
+
+
+def play(name, actions, n, **options):
+    """Every step's outcome and observation, from `n` environments that restart where they began."""
+    environment = jtrust.make_env(f"gymnax/{name}", **options)
+    starts = batch.start_states(environment, jax.random.split(jax.random.key(0), n))
+
+    def step(episodes, action):
+        moved, outcome = batch.step(environment, episodes, action)
+        end = outcome.termination | outcome.truncation
+        return batch.restart(moved, starts, end, jnp.int32(0)), (outcome, moved.observation)
+
+    run = jax.jit(lambda actions: jax.lax.scan(step, batch.begin(starts), actions)[1])
+    return environment, starts, jax.device_get(run(actions))
+
+
+def test_cartpole_goes_as_gymnax_itself_and_its_time_limit_is_no_failure():
+    n, steps, limit = 8, 80, 25
+    actions = jax.random.randint(jax.random.key(1), (steps, n), 0, 2)
+    environment, starts, (outcome, observation) = play(
+        "CartPole-v1", actions, n, episode_length=limit
+    )
+    env, params = gymnax.make("CartPole-v1")
+    params = params.replace(max_steps_in_episode=limit)
+    their_step = jax.jit(env.step)  # with automatic restarts, told apart by `info`
+    for i in range(n):
+        first = state = jax.tree.map(lambda x: x[i], starts.inner)  # noqa: B023
+        for t in range(steps):
+            key = jax.random.key(7)
+            _, state, reward, failed, cut, info = their_step(key, state, actions[t, i], params)
+            # Before the restart, which is what the value of a cut episode is taken of.
+            np.testing.assert_allclose(observation[t, i], info["final_observation"], atol=1e-5)
+            np.testing.assert_array_equal(outcome.last_observation[t, i], observation[t, i])
+            assert outcome.reward[t, i] == reward
+            assert outcome.termination[t, i] == failed
+            assert outcome.truncation[t, i] == (cut and not failed)
+            if failed or cut:
+                state = first
+    assert outcome.termination.any() and outcome.truncation.any()
+    assert environment.episode_length == limit
+    assert jtrust.make_env("gymnax/CartPole-v1").episode_length == 500
+
+
+def test_pendulums_torque_is_scaled_and_its_parameters_can_be_set():
+    actions = jnp.full((3, 2, 1), 0.5)
+    environment, starts, (outcome, observation) = play("Pendulum-v1", actions, 2, max_torque=4.0)
+    assert environment.action == jtrust.Box(1, -4.0, 4.0)
+    assert environment.options == {"max_torque": 4.0} and environment.episode_length == 200
+    env, params = gymnax.make("Pendulum-v1")
+    state = jax.tree.map(lambda x: x[1], starts.inner)
+    for t in range(3):
+        obs, state, reward, *_ = env.step_env(
+            jax.random.key(0), state, jnp.full((1,), 2.0), params.replace(max_torque=4.0)
+        )
+        np.testing.assert_allclose(observation[t, 1], obs, atol=1e-5)
+        np.testing.assert_allclose(outcome.reward[t, 1], reward, rtol=1e-5)
+
+
+def test_random_environments_draw_anew_at_every_step_and_differ():
+    actions = jnp.zeros((40, 4), jnp.int32)
+    _, starts, (_, observation) = play("Asterix-MinAtar", actions, 4)
+    assert observation.shape == (40, 4, 400) and observation.dtype == np.float32
+    assert set(np.unique(observation)) <= {0.0, 1.0}
+    assert not np.array_equal(observation[-1, 0], observation[-1, 1])
+    assert starts.info["truncation"].dtype == bool
+
+
+def test_a_place_that_is_a_number_becomes_one_input_per_place():
+    environment, _, (_, observation) = play("FrozenLake-misc", jnp.full((5, 2), 2), 2)
+    assert environment.observation.shape == (16,)
+    np.testing.assert_array_equal(observation.sum(-1), 1.0)
+
+
+def test_every_environment_of_gymnax_can_be_made():
+    made = {}
+    for name in gymnax_suite.names():
+        if not gymnax_suite.remark(name):
+            made[name] = jtrust.make_env(f"gymnax/{name}")
+    assert len(made) >= 25 and set(gymnax.registered_envs) - set(made) <= {"MNISTBandit-bsuite"}
+    for environment in made.values():
+        assert environment.observation.ndim == 1 and environment.observation.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_algorithms_train_in_them(name, algorithm):
+    trainer = jtrust.make_trainer(
+        f"gymnax/{name}", algorithm, num_envs=16, unroll_length=8, devices=1
+    )
+    state, metrics = trainer.iterate(trainer.init(jax.random.key(0)))
+    state, metrics = trainer.iterate(state)
+    assert metrics["policy/accepted"] and metrics["policy/kl"] <= algorithm.max_kl
+    assert metrics["observation/drift_kl"] < 1e-4 and metrics["environment/nonfinite"] == 0
+
+
+@pytest.mark.parametrize(("name", "arguments", "says"), [
+    ("Cartpole-v1", {}, "CartPole-v1"), ("CartPole-v1", {"gravty": 3}, "gravity"),
+    ("CartPole-v1", {"gravity": "low"}, "9.8"), ("CartPole-v1", {"backend": "mjx"}, "leave it out"),
+    ("CartPole-v1", {"episode_length": 1.5}, "whole"),
+    ("CartPole-v1", {"max_steps_in_episode": 5}, "unknown"),
+])
+def test_what_will_not_do_is_answered_in_one_line(name, arguments, says):
+    with pytest.raises(jtrust.BadArgument, match=says) as caught:
+        jtrust.make_env(f"gymnax/{name}", **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_told_of_with_its_extra(monkeypatch):
+    from jtrust.environments import extras
+
+    with pytest.raises(jtrust.BadArgument, match=r"pip install 'jtrust\[gymnax\]'"):
+        extras.import_extra("no_such_gymnax", "gymnax")
