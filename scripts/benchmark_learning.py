@@ -37,12 +37,21 @@ class Task:
     limit_seconds: float | None = None
 
 
+# A cheap environment with a small budget: many small iterations.
+_SMALL = ("--num-envs", "32", "--devices", "1")
+
 TASKS = (
     Task("brax/inverted_pendulum", "trpo", 1_000_000, 5, 950, limit_seconds=60),
     Task("brax/inverted_pendulum", "trpo", 1_000_000, 3, 950, ("--action-bins", "11")),
     Task("brax/inverted_pendulum", "npg", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo-kl", 2_000_000, 3, 900),
+    Task("gymnax/CartPole-v1", "trpo", 250_000, 3, 475, _SMALL),
+    Task("gymnax/CartPole-v1", "ppo", 250_000, 3, 475, _SMALL),
+    Task("playground/CartpoleBalance", "trpo", 5_000_000, 3, 950),
+    Task("playground/PendulumSwingup", "trpo", 5_000_000, 3, 500),
+    Task("playground/CartpoleSwingup", "trpo", 5_000_000, 3, 500),
+    Task("playground/ReacherEasy", "trpo", 5_000_000, 3, 800),
 )
 
 

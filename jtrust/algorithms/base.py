@@ -95,8 +95,8 @@ class Algorithm:
     gae_lambda: float = 0.95
     entropy_cost: float = 0.0
     value_learning_rate: float = 1e-3
-    value_epochs: int = static(5)
-    value_minibatches: int = static(4)
+    value_epochs: int = static(2)
+    value_minibatches: int = static(8)
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
@@ -104,8 +104,8 @@ class Algorithm:
         checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
         checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
         checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
-        checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=5)
-        checks.whole_number("value_minibatches", self.value_minibatches, example=4)
+        checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
+        checks.whole_number("value_minibatches", self.value_minibatches, example=8)
 
     def minibatch_counts(self) -> dict[str, int]:
         """The minibatch counts that must divide a rollout, by their names."""

@@ -174,14 +174,18 @@ def describe(
     if action is None:
         action = _action_of(env)
 
+    # Traced once, here: compiling a run then takes up the finished jaxpr, inlined, where a second
+    # trace of a physics engine would take seconds.
+    reset = jax.jit(lambda *args: env.reset(*args), inline=True)
+    step = jax.jit(lambda *args: env.step(*args), inline=True)
     vary = getattr(env, "vary", None)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variation = () if vary is None else (_abstract_variation(vary, key),)
-    start = _abstract("reset", env.reset, key, *variation)
+    start = _abstract("reset", reset, key, *variation)
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    after = _abstract("step", env.step, start, sample, *variation)
+    after = _abstract("step", step, start, sample, *variation)
     _check_same_state(start, after)
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
@@ -192,7 +196,7 @@ def describe(
             field = "env.obs" if key is None else f"env.obs[{key!r}]"
             raise checks.BadArgument(field, shapes, "must be one vector, [O]")
     return Environment(
-        name, env.reset, env.step, observation, action, episode_length, dict(options or {}),
+        name, reset, step, observation, action, episode_length, dict(options or {}),
         policy_key, value_key, vary,
     )
 
