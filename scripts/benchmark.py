@@ -13,8 +13,8 @@
     until      time to a return of 950 on inverted_pendulum, beside brax's published settings
 
 Each figure is the median of the ratios of adjacent measurements, with the smallest and largest.
-The full form takes about 40 minutes on 2 cores; `--short` under 10, with fewer repeats of whole
-processes; `--gpu` takes the environments and their numbers for a GPU (2048, 8192). Parts that run
+The full form repeats everything 5 to 7 times; `--short` took 18 minutes on 2 noisy cores, with one
+run of each whole process; `--gpu` takes the environments and their numbers for a GPU (2048, 8192). Parts that run
 in this process see the devices that JAX shows: one CPU device, or as many as `--devices` says.
 """
 
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--part", nargs="+", choices=PARTS, help="only these")
     parser.add_argument("--json", type=Path, help="also write everything here")
     parser.add_argument("--gpu", action="store_true", help="the form for a GPU")
-    parser.add_argument("--short", action="store_true", help="fewer repeats, under 10 minutes")
+    parser.add_argument("--short", action="store_true", help="fewer repeats")
     parser.add_argument("--devices", type=int, default=1, help="CPU devices to use (1)")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)

@@ -43,10 +43,10 @@ def brax(gpu: bool, repeats: int) -> Iterator[Row]:
 
 def _steady(name: str, backend: str, envs: int, repeats: int) -> Row:
     """Both train the same number of steps in turn: ours whenever brax reports an epoch done."""
-    from brax import envs as brax_envs
-
     trainer = equal_trainer(name, backend, envs)
-    per_epoch = 4
+    from brax import envs as brax_envs  # behind jtrust's, which keeps its notices quiet
+
+    per_epoch = max(131_072 // trainer.steps_per_iteration, 1)
     iterate = jax.jit(trainer.iterate, donate_argnums=0)
     state, _ = iterate(trainer.init(jax.random.key(0)))
     box = [jax.block_until_ready(state)]
