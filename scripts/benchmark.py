@@ -14,8 +14,9 @@
 
 Each figure is the median of the ratios of adjacent measurements, with the smallest and largest.
 The full form repeats everything 5 to 7 times; `--short` took 18 minutes on 2 noisy cores, with one
-run of each whole process; `--gpu` takes the environments and their numbers for a GPU (2048, 8192). Parts that run
-in this process see the devices that JAX shows: one CPU device, or as many as `--devices` says.
+run of each whole process; `--gpu` takes the environments and their numbers for a GPU (2048, 8192).
+Parts that run in this process see the devices that JAX shows: one CPU device, or as many as
+`--devices` says.
 """
 
 from __future__ import annotations
