@@ -278,10 +278,12 @@ def _prepare(options: TrainOptions | ProfileOptions) -> Any:
     """Sets JAX up as the options ask, and makes the environment."""
     from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.cpu_devices import use_all_cores
+    from jtrust.runs.startup import collector_paused
 
     use_compilation_cache(options.compilation_cache)
     use_all_cores(options.num_envs, options.devices)
-    return _make_environment(options)
+    with collector_paused():
+        return _make_environment(options)
 
 
 def envs_command(args: Sequence[str]) -> int:

@@ -3,11 +3,11 @@
 from jtrust.algorithms.base import Algorithm, Batch
 from jtrust.algorithms.ppo import PPO, PPOPenalty
 from jtrust.algorithms.trpo import NPG, TRPO
-from jtrust.algorithms.value import fit_values, make_value_optimizer
+from jtrust.algorithms.value import fit_values, init_value_optimizer
 
 ALGORITHMS = {cls.name: cls for cls in (TRPO, NPG, PPO, PPOPenalty)}
 
 __all__ = [
     "ALGORITHMS", "NPG", "PPO", "TRPO", "Algorithm", "Batch", "PPOPenalty", "fit_values",
-    "make_value_optimizer",
+    "init_value_optimizer",
 ]

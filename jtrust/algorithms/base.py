@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jtrust import checks
 from jtrust.trust_region import fisher_operator, mean_over
@@ -221,20 +220,3 @@ def finite(tree: Params) -> jax.Array:
 def within(kl: jax.Array, limit: jax.Array | float) -> jax.Array:
     """kl <= limit, a hair inside, so that it also holds once both are printed in decimal."""
     return kl <= limit * (1.0 - 1e-6)
-
-
-def gradient_step(
-    optimizer: optax.GradientTransformation, params: Params, optimizer_state: Any,
-    gradient: Params, loss: jax.Array,
-) -> tuple[Params, Any, jax.Array]:
-    """One optimiser step, or none where the loss or a gradient is not finite.
-
-    Returns:
-      (params, optimizer_state, skipped []).
-    """
-    updates, new_state = optimizer.update(gradient, optimizer_state, params)
-    new_params = optax.apply_updates(params, updates)
-    # The new parameters too: a huge but finite gradient can overflow inside the optimiser.
-    good = jnp.isfinite(loss) & finite(gradient) & finite(new_params)
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)  # noqa: E731
-    return keep(new_params, params), keep(new_state, optimizer_state), 1.0 - good

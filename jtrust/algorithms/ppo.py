@@ -17,7 +17,6 @@ from jtrust.algorithms.base import (
     Params,
     Surrogate,
     finite,
-    gradient_step,
     hyperparameters,
     policy_metrics,
     static,
@@ -25,7 +24,7 @@ from jtrust.algorithms.base import (
     tree_dot,
     within,
 )
-from jtrust.algorithms.minibatches import minibatch_epochs
+from jtrust.algorithms.gradient_descent import descend, init_optimizer
 from jtrust.trust_region import backtracking_line_search, mean_over
 
 
@@ -82,7 +81,9 @@ class _ProximalPolicy(Algorithm):
         )
 
     def init(self, params: Params) -> PPOState:
-        return PPOState(self.optimizer().init(params), jnp.float32(self.initial_coefficient()))
+        return PPOState(
+            init_optimizer(self.optimizer(), params), jnp.float32(self.initial_coefficient())
+        )
 
     def initial_coefficient(self) -> jax.Array | float:
         return 0.0
@@ -105,28 +106,18 @@ class _ProximalPolicy(Algorithm):
                 lambda x: x.reshape(*shape, *x.shape[1:]), (surrogate.old, surrogate.old_log_prob)
             ),
         )
-        optimizer = self.optimizer()
 
         def loss_fn(params, observation, action, advantage, old, old_log_prob):
             new = distribution_fn(params, observation)
             ratio = jnp.exp(new.log_prob(action) - old_log_prob)
             loss = jnp.mean(self.loss(new, old, ratio, advantage, state.kl_coefficient))
             loss -= self.entropy_cost * jnp.mean(new.entropy())
-            return loss, ratio
-
-        def step(carry, minibatch):
-            params, optimizer_state = carry
-            (loss, ratio), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, *minibatch)
-            loss, gradient = mean_over((loss, gradient), axis_name)
-            params, optimizer_state, skipped = gradient_step(
-                optimizer, params, optimizer_state, gradient, loss
-            )
-            return (params, optimizer_state), (self.outside_clip(ratio), skipped)
+            return loss, self.outside_clip(ratio)
 
         with jax.named_scope("policy_gradient"):
-            (new_params, optimizer_state), (outside, skipped) = minibatch_epochs(
-                step, (params, state.optimizer), data, batch.environment_keys,
-                self.epochs, self.minibatches,
+            new_params, optimizer_state, _, skipped, outside = descend(
+                loss_fn, self.optimizer(), params, state.optimizer, data, batch.environment_keys,
+                self.epochs, self.minibatches, axis_name,
             )
         with jax.named_scope("line_search"):
             move = jax.tree.map(jnp.subtract, new_params, params)
@@ -137,7 +128,7 @@ class _ProximalPolicy(Algorithm):
         with jax.named_scope("fisher_vector_products"):
             predicted = 0.5 * kept.scale**2 * tree_dot(move, surrogate.fisher()(move))
         metrics = policy_metrics(kept.aux, predicted, kept.accepted, kept.scale)
-        metrics["policy/skipped"] = jnp.sum(skipped)
+        metrics["policy/skipped"] = skipped
         metrics.update(self.own_metrics(outside, coefficient, axis_name))
         return new_params, PPOState(optimizer_state, coefficient), metrics
 

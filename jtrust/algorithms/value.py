@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jtrust.algorithms.base import Algorithm, Batch, gradient_step
-from jtrust.algorithms.minibatches import minibatch_epochs
-from jtrust.trust_region import mean_over
+from jtrust.algorithms.base import Algorithm, Batch
+from jtrust.algorithms.gradient_descent import descend, init_optimizer
 
 
 def make_value_optimizer(algorithm: Algorithm) -> optax.GradientTransformation:
@@ -19,6 +18,11 @@ def make_value_optimizer(algorithm: Algorithm) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(algorithm.value_learning_rate)
     )
+
+
+def init_value_optimizer(algorithm: Algorithm, params: Any) -> Any:
+    """The value optimiser's state before the first fit."""
+    return init_optimizer(make_value_optimizer(algorithm), params)
 
 
 def fit_values(
@@ -30,7 +34,7 @@ def fit_values(
     Args:
       algorithm: gives learning rate, epochs and minibatches.
       params: of the value network.
-      optimizer_state: of `make_value_optimizer(algorithm)`.
+      optimizer_state: of `init_value_optimizer(algorithm, params)`, or of the fit before.
       value_fn: (params, normalised observations [B, V]) -> values on the targets' scale [B].
       batch: the rollout.
       axis_name: mesh axis of the shards.
@@ -38,25 +42,12 @@ def fit_values(
     Returns:
       (params, optimizer_state, {"value/loss", "value/skipped"}).
     """
-    optimizer = make_value_optimizer(algorithm)
-
     def loss_fn(params, observation, target):
-        return 0.5 * jnp.mean((value_fn(params, observation) - target) ** 2)
+        return 0.5 * jnp.mean((value_fn(params, observation) - target) ** 2), ()
 
-    def step(carry, minibatch):
-        params, optimizer_state = carry
-        loss, gradient = mean_over(
-            jax.value_and_grad(loss_fn)(params, *minibatch), axis_name
-        )
-        params, optimizer_state, skipped = gradient_step(
-            optimizer, params, optimizer_state, gradient, loss
-        )
-        return (params, optimizer_state), (loss, skipped)
-
-    (params, optimizer_state), (losses, skipped) = minibatch_epochs(
-        step, (params, optimizer_state), (batch.value_observation, batch.value_target),
-        batch.environment_keys, algorithm.value_epochs, algorithm.value_minibatches,
+    params, optimizer_state, losses, skipped, _ = descend(
+        loss_fn, make_value_optimizer(algorithm), params, optimizer_state,
+        (batch.value_observation, batch.value_target), batch.environment_keys,
+        algorithm.value_epochs, algorithm.value_minibatches, axis_name,
     )
-    return params, optimizer_state, {
-        "value/loss": jnp.mean(losses[-1]), "value/skipped": jnp.sum(skipped)
-    }
+    return params, optimizer_state, {"value/loss": jnp.mean(losses[-1]), "value/skipped": skipped}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from jtrust import checks
 
@@ -174,18 +176,14 @@ def describe(
     if action is None:
         action = _action_of(env)
 
-    # Traced once, here: compiling a run then takes up the finished jaxpr, inlined, where a second
-    # trace of a physics engine would take seconds.
-    reset = jax.jit(lambda *args: env.reset(*args), inline=True)
-    step = jax.jit(lambda *args: env.step(*args), inline=True)
     vary = getattr(env, "vary", None)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variation = () if vary is None else (_abstract_variation(vary, key),)
-    start = _abstract("reset", reset, key, *variation)
+    reset, start = _traced("reset", env.reset, key, *variation)
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    after = _abstract("step", step, start, sample, *variation)
+    step, after = _traced("step", env.step, start, sample, *variation)
     _check_same_state(start, after)
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
@@ -255,9 +253,13 @@ def _abstract_variation(vary: Callable, key: Any) -> Any:
         ) from error
 
 
-def _abstract(what: str, function: Callable, *args: Any) -> Any:
+def _traced(what: str, function: Callable, *args: Any) -> tuple[Callable, Any]:
+    """`function` with its tracing done, which takes a physics engine seconds, and what it returns.
+
+    Compiling a run then goes through the finished jaxpr, wherever it stands in the program.
+    """
     try:
-        state = jax.eval_shape(function, *args)
+        jaxpr, state = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
     except checks.BadArgument:
         raise
     except Exception as error:
@@ -274,7 +276,16 @@ def _abstract(what: str, function: Callable, *args: Any) -> Any:
         shape = getattr(getattr(state, field), "shape", None)
         if shape != ():
             raise checks.BadArgument(f"env.{what}().{field}", shape, "must be a scalar, shape ()")
-    return state
+    inputs, output = jax.tree.structure(args), jax.tree.structure(state)
+
+    @functools.partial(jax.jit, inline=True)
+    def replay(*args):
+        given = jax.tree.structure(args)
+        if given != inputs:
+            raise TypeError(f"{what} takes {inputs}, not {given}")
+        return output.unflatten(jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args)))
+
+    return replay, state
 
 
 def _check_same_state(start: Any, after: Any) -> None:

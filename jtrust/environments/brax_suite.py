@@ -6,9 +6,12 @@ import contextlib
 import inspect
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
@@ -70,7 +73,7 @@ def make(
         given["backend"] = backend
     _mend_fluid()
     try:
-        with warnings.catch_warnings(), no_mujoco_log():
+        with warnings.catch_warnings(), no_mujoco_log(), _no_copies():
             # Each System that is made warns that Brax's own physics is no longer developed.
             warnings.filterwarnings("ignore", message="Brax System", category=UserWarning)
             env = envs.get_environment(name, **given)
@@ -95,12 +98,39 @@ def _mend_fluid() -> None:
     if fluid.jp is not jnp or "a_min" in inspect.signature(jnp.clip).parameters:
         return
 
-    class NumpyWithOldClip:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(jnp, name)
+    def clip(x, a_min=None, a_max=None, **kwargs):
+        return jnp.clip(x, kwargs.get("min", a_min), kwargs.get("max", a_max))
 
-        @staticmethod
-        def clip(x, a_min=None, a_max=None, **kwargs):
-            return jnp.clip(x, kwargs.get("min", a_min), kwargs.get("max", a_max))
+    fluid.jp = _Numpy(clip=clip)
 
-    fluid.jp = NumpyWithOldClip()
+
+@contextlib.contextmanager
+def _no_copies() -> Iterator[None]:
+    """Lets Brax read a model without copying each array once more.
+
+    Every shape's copy is a program of its own to compile, half a second for the smallest model.
+    """
+    from brax.io import mjcf
+
+    def array(x, *args, **kwargs):
+        if args or kwargs or not isinstance(x, (jax.Array, np.ndarray)):
+            return jnp.array(x, *args, **kwargs)
+        if isinstance(x, jax.Array):
+            return x
+        return jax.device_put(x)
+
+    numpy, mjcf.jp = mjcf.jp, _Numpy(array=array)
+    try:
+        yield
+    finally:
+        mjcf.jp = numpy
+
+
+class _Numpy:
+    """`jax.numpy` with some names of our own, for one module of Brax."""
+
+    def __init__(self, **own: Any):
+        self.__dict__.update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +27,7 @@ from jtrust.runs.directory import RunDirectory, default_name
 from jtrust.runs.metrics import JsonLines, MetricsWriter, TensorBoard, WeightsAndBiases, to_row
 from jtrust.runs.progress import Progress, Silent
 from jtrust.runs.signals import StopRequest
+from jtrust.runs.startup import collector_paused
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.mesh import STATE_SPEC
 
@@ -142,20 +144,22 @@ def train(
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
         clock = _Clock(trainer.steps_per_iteration)
-        state = trainer.init(jax.random.key(seed))
+        with collector_paused():
+            state = trainer.init(jax.random.key(seed))
+            # While the first checkpoint is on its way to the disk, the program compiles.
+            begun = None
+            if directory is not None:
+                helper = stack.enter_context(ThreadPoolExecutor(1))
+                first = CheckpointWriter(directory.path)
+                begun = helper.submit(_begin, first, first.copy(state), directory, config)
+            iterate = _compiled(trainer, state)
         writers: list[MetricsWriter] = []
-        if directory is not None:
-            # A configuration is only ever found beside a checkpoint.
-            first = CheckpointWriter(directory.path)
-            stack.callback(first.close)
-            first.save(0, first.copy(state))
-            first.wait()
-            directory.write_config(config)
-            directory.settle()
-            directory.cut_metrics(0)
+        if begun is not None:
+            begun.result()
             writers = _open_writers(stack, directory, config, tensorboard, wandb)
         return _run(
-            trainer, config, state, 0, directory, writers, progress, clock, stop, keep_checkpoints
+            trainer, iterate, config, state, 0, directory, writers, progress, clock, stop,
+            keep_checkpoints,
         )
 
 
@@ -216,8 +220,10 @@ def resume(
                 f"going on with {trainer.mesh.size} devices; the run was started on "
                 f"{config.devices}, so it is the same up to rounding"
             )
+        with collector_paused():
+            iterate = _compiled(trainer, state)
         return _run(
-            trainer, config, state, done, directory, writers, progress, clock, stop,
+            trainer, iterate, config, state, done, directory, writers, progress, clock, stop,
             keep_checkpoints,
         )
 
@@ -248,6 +254,23 @@ def make_policy(trainer: Trainer, state: TrainState) -> Policy:
     )
 
 
+def _begin(
+    writer: CheckpointWriter, state: TrainState, directory: RunDirectory, config: RunConfig
+) -> None:
+    """Makes a run of a directory: a configuration is only ever found beside a checkpoint."""
+    with contextlib.closing(writer):
+        writer.save(0, state)
+        writer.wait()
+    directory.write_config(config)
+    directory.settle()
+    directory.cut_metrics(0)
+
+
+def _compiled(trainer: Trainer, state: TrainState) -> Callable[[TrainState], tuple]:
+    """The program of an iteration; what it is given, it overwrites."""
+    return jax.jit(trainer.iterate, donate_argnums=0).lower(state).compile()
+
+
 def _open_writers(
     stack: contextlib.ExitStack, directory: RunDirectory, config: RunConfig, tensorboard: bool,
     wandb: bool,
@@ -263,9 +286,9 @@ def _open_writers(
 
 
 def _run(
-    trainer: Trainer, config: RunConfig, state: TrainState, done: int,
-    directory: RunDirectory | None, writers: list[MetricsWriter], progress: Progress,
-    clock: _Clock, stop: StopRequest, keep_checkpoints: int,
+    trainer: Trainer, iterate: Callable[[TrainState], tuple], config: RunConfig,
+    state: TrainState, done: int, directory: RunDirectory | None, writers: list[MetricsWriter],
+    progress: Progress, clock: _Clock, stop: StopRequest, keep_checkpoints: int,
 ) -> Result:
     """Iterates from `done` to the end, or until a signal."""
     rows: list[dict[str, Any]] = []
@@ -293,7 +316,6 @@ def _run(
         if checkpoint is not None:
             saver.save(row["step"], checkpoint)
 
-    iterate = jax.jit(trainer.iterate, donate_argnums=0)
     pending: collections.deque = collections.deque()
     iteration = done
     while iteration < config.total_iterations and stop.number is None:

@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 
 from jtrust import checks
 from jtrust.advantages import gae
-from jtrust.algorithms import Algorithm, Batch, fit_values, make_value_optimizer
+from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
 from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.base import select
-from jtrust.environments.batch import begin, start_states, variations
+from jtrust.environments.batch import Episodes, begin, not_begun, start_states, variations
 from jtrust.networks import (
     INPUT_LAYER,
     OUTPUT_LAYER,
@@ -86,6 +86,10 @@ class Trainer:
         """Environment steps that one iteration takes, N T."""
         return self.num_envs * self.unroll_length
 
+    @property
+    def _on_cpu(self) -> bool:
+        return self.mesh.devices.flat[0].platform == "cpu"
+
     @functools.cached_property
     def policy_network(self):
         return self.own_policy or make_policy_network(self.network, self.environment.action)
@@ -109,6 +113,8 @@ class Trainer:
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first iteration, placed on the mesh; `key` is consumed."""
+        if isinstance(key, jax.core.Tracer):
+            return self._init.__wrapped__(key)  # options are for the outermost program alone
         return self._init(key)
 
     def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -124,8 +130,7 @@ class Trainer:
         device's share, and with some 30 iterations under way none is left: a deadlock, which XLA
         ends with the process (jax 0.10.2, two devices on two cores).
         """
-        several_cpus = self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
-        if not several_cpus or isinstance(result, jax.core.Tracer):
+        if not self._on_cpu or self.mesh.size == 1 or isinstance(result, jax.core.Tracer):
             return
         self._under_way.append(result)
         if len(self._under_way) > _MOST_UNDER_WAY:
@@ -139,7 +144,11 @@ class Trainer:
 
     @functools.cached_property
     def _init(self):
-        return jax.jit(per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC))
+        return jax.jit(
+            per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC),
+            # A program that runs once need not be fast, but soon there.
+            compiler_options={"xla_backend_optimization_level": 0} if self._on_cpu else None,
+        )
 
     @functools.cached_property
     def _iterate(self):
@@ -148,15 +157,15 @@ class Trainer:
         ))
 
     def _init_shard(self, key: jax.Array) -> TrainState:
-        run_key, policy_key, value_key, start_key = jax.random.split(key, 4)
+        run_key, policy_key, value_key, variation_key = jax.random.split(key, 4)
         index = environment_index(self.num_envs // self.mesh.size)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(start_key, index)
         environment = self.environment
-        variation_key = jax.random.fold_in(key, 4)  # none of the four that the split gave
         variation = variations(
             environment, jax.vmap(jax.random.fold_in, (None, 0))(variation_key, index)
         )
-        episodes = begin(start_states(environment, keys, variation), variation)
+        # The first iteration begins the episodes: a reset is a third of what there is to compile,
+        # and is compiled there for the episodes that follow.
+        episodes = not_begun(environment, len(index), variation)
         sample = jax.tree.map(
             lambda x: jnp.zeros(x.shape, jnp.float32), environment.used(environment.observation)
         )
@@ -166,7 +175,7 @@ class Trainer:
             policy=policy,
             value=value,
             policy_optimizer=self.algorithm.init(policy),
-            value_optimizer=make_value_optimizer(self.algorithm).init(value),
+            value_optimizer=init_value_optimizer(self.algorithm, value),
             observation_moments=Moments.zero(sample),
             target_moments=Moments.zero(jnp.float32(0.0)),
             episodes=episodes,
@@ -206,6 +215,7 @@ class Trainer:
     ) -> tuple[TrainState, Trajectory, EpisodeTotals]:
         """Runs the policy, each episode that ends going on from a fresh start state."""
         starts = self.fresh_starts(state, keys)
+        episodes = self.begun(state, starts)
         run = functools.partial(
             rollout, self.environment,
             functools.partial(self.policy, state.policy, state.observation_moments),
@@ -213,14 +223,14 @@ class Trainer:
         )
         with jax.named_scope("rollout"):
             episodes, trajectory, totals = in_blocks(
-                run, self.block_size(starts), state.episodes, starts, _purpose(keys, _ACTIONS)
+                run, self.block_size(starts), episodes, starts, _purpose(keys, _ACTIONS)
             )
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
 
     def block_size(self, states: Any) -> int:
         """How many of a shard's environments are rolled out together, given their states."""
         count = self.num_envs // self.mesh.size
-        if self.mesh.devices.flat[0].platform != "cpu":
+        if not self._on_cpu:
             return count
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // count
         return cache_block(count, size)
@@ -231,6 +241,16 @@ class Trainer:
             return start_states(
                 self.environment, _purpose(keys, _STARTS), state.episodes.variation
             )
+
+    def begun(self, state: TrainState, starts: Any) -> Episodes:
+        """The episodes under way; a run's first iteration begins them from `starts`."""
+        episodes = state.episodes
+        first = jax.lax.cond(
+            state.iteration == 0,
+            lambda: begin(starts),
+            lambda: dataclasses.replace(episodes, variation=()),
+        )
+        return dataclasses.replace(first, variation=episodes.variation)
 
     def replay(self, state: TrainState, starts: Any, action: jax.Array) -> tuple[Any, jax.Array]:
         """The environments of `gather` under given actions [T, N, ...] and nothing else.
@@ -246,7 +266,8 @@ class Trainer:
             ), None
 
         return in_blocks(
-            run, self.block_size(starts), state.episodes, starts, jnp.moveaxis(action, 1, 0)
+            run, self.block_size(starts), self.begun(state, starts), starts,
+            jnp.moveaxis(action, 1, 0),
         )[:2]
 
     def act_at_random(self, state: TrainState, keys: jax.Array) -> tuple[Any, jax.Array]:

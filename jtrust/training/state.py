@@ -23,7 +23,8 @@ class TrainState:
       value_optimizer: Adam's moments.
       observation_moments: what observations are normalised by; part of the policy.
       target_moments: scale of the value network's output, over recent batches.
-      episodes: the environments, sharded over the mesh, [N, ...].
+      episodes: the environments, sharded over the mesh, [N, ...]; zeros before the first
+        iteration, which begins them.
       last_episodes: mean return and length of the episodes that ended in the last iteration in
         which any did; NaN before.
       key: the run's random key; never changes, iterations fold their number in.
