@@ -112,15 +112,9 @@ def not_begun(environment: Environment, count: int, variation: Any = ()) -> Epis
     first = jax.tree.map(lambda x: x[0], variation)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(environment.reset, key, *_own(environment, first))
-    return begin(jax.tree.map(functools.partial(_zeros, count), state), variation)
-
-
-def _zeros(count: int, like: Any) -> jax.Array:
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        words = jax.eval_shape(jax.random.key_data, like)
-        data = jnp.zeros((count, *words.shape), words.dtype)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
-    return jnp.zeros((count, *like.shape), like.dtype)
+    # `full`, for it also makes random keys, where a state holds some.
+    state = jax.tree.map(lambda x: jax.lax.full((count, *x.shape), 0, x.dtype), state)
+    return begin(state, variation)
 
 
 def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tuple[
