@@ -1,21 +1,24 @@
 """jtrust: trust-region reinforcement learning, compiled end to end with JAX."""
 
-from jtrust import advantages, distributions, trust_region
-from jtrust.algorithms import NPG, PPO, TRPO, PPOPenalty
-from jtrust.checks import BadArgument, TrainingFailed
-from jtrust.environments import (
-    Bins,
-    Box,
-    Discrete,
-    Environment,
-    describe,
-    make_env,
-    wrappers,
-)
-from jtrust.networks import NetworkConfig
-from jtrust.runs import Result, evaluate, load_policy, resume, train
-from jtrust.training import Trainer, TrainState, make_trainer
+from jtrust.startup import collector_paused
 from jtrust.version import __version__
+
+with collector_paused():
+    from jtrust import advantages, distributions, trust_region
+    from jtrust.algorithms import NPG, PPO, TRPO, PPOPenalty
+    from jtrust.checks import BadArgument, TrainingFailed
+    from jtrust.environments import (
+        Bins,
+        Box,
+        Discrete,
+        Environment,
+        describe,
+        make_env,
+        wrappers,
+    )
+    from jtrust.networks import NetworkConfig
+    from jtrust.runs import Result, evaluate, load_policy, resume, train
+    from jtrust.training import Trainer, TrainState, make_trainer
 
 __all__ = [
     "NPG", "PPO", "TRPO", "BadArgument", "Bins", "Box", "Discrete", "Environment",

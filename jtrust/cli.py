@@ -278,7 +278,7 @@ def _prepare(options: TrainOptions | ProfileOptions) -> Any:
     """Sets JAX up as the options ask, and makes the environment."""
     from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.cpu_devices import use_all_cores
-    from jtrust.runs.startup import collector_paused
+    from jtrust.startup import collector_paused
 
     use_compilation_cache(options.compilation_cache)
     use_all_cores(options.num_envs, options.devices)

@@ -13,8 +13,9 @@
     until      time to a return of 950 on inverted_pendulum, beside brax's published settings
 
 Each figure is the median of the ratios of adjacent measurements, with the smallest and largest.
-The full form repeats everything 5 to 7 times; `--short` took 18 minutes on 2 noisy cores, with one
-run of each whole process; `--gpu` takes the environments and their numbers for a GPU (2048, 8192).
+The full form repeats everything 5 to 7 times; `--short` leaves out the last two parts, one start
+and no whole runs, unless --part asks for them (once); `--gpu` takes the environments and their
+numbers for a GPU (2048, 8192).
 Parts that run in this process see the devices that JAX shows: one CPU device, or as many as
 `--devices` says.
 """
@@ -39,16 +40,16 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from scripts.benchmarks import comparisons, microbenchmarks, processes
 from scripts.benchmarks.timing import Row
 
-# Each part, and the repeats of its long and its short form.
+# Each part, and the repeats of its long and its short form; 0 for none.
 PARTS: dict[str, tuple[Callable[[bool, int], Iterable[Row]], int, int]] = {
     "limit": (microbenchmarks.limit, 7, 5),
     "fisher": (microbenchmarks.fisher, 7, 5),
     "brax": (comparisons.brax, 7, 5),
     "sb3": (comparisons.sb3, 7, 5),
-    "memory": (processes.memory, 1, 1),
+    "memory": (processes.memory, 2, 1),
     "start": (processes.start, 5, 1),
-    "whole": (processes.whole, 5, 1),
-    "until": (processes.until, 5, 1),
+    "whole": (processes.whole, 5, 0),
+    "until": (processes.until, 5, 0),
 }
 
 
@@ -77,10 +78,16 @@ def main() -> int:
     print("| part | measured | ratio | smallest to largest | repeats | detail |\n"
           "| --- | --- | --- | --- | --- | --- |", flush=True)
     rows: list[Row] = []
+    spent: list[str] = []
     start = time.perf_counter()
     for part in arguments.part or PARTS:
         run, repeats, few = PARTS[part]
-        for row in run(arguments.gpu, few if arguments.short or arguments.gpu else repeats):
+        if arguments.short or arguments.gpu:
+            repeats = max(few, 1) if arguments.part else few
+        if not repeats:
+            continue
+        begun = time.perf_counter()
+        for row in run(arguments.gpu, repeats):
             rows.append(row)
             if row.ratios:
                 spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
@@ -88,7 +95,8 @@ def main() -> int:
                       f"{len(row.ratios)} | {row.detail} |", flush=True)
             else:
                 print(f"| {part} | {row.name} | - | - | - | {row.detail} |", flush=True)
-    print(f"\n{time.perf_counter() - start:.0f} s in all")
+        spent.append(f"{part} {time.perf_counter() - begun:.0f}")
+    print(f"\n{time.perf_counter() - start:.0f} s in all: {', '.join(spent)}")
     if arguments.json:
         arguments.json.write_text(json.dumps({
             "device": device.device_kind, "devices": len(jax.devices()), "cpus": os.cpu_count(),

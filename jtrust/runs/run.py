@@ -27,7 +27,7 @@ from jtrust.runs.directory import RunDirectory, default_name
 from jtrust.runs.metrics import JsonLines, MetricsWriter, TensorBoard, WeightsAndBiases, to_row
 from jtrust.runs.progress import Progress, Silent
 from jtrust.runs.signals import StopRequest
-from jtrust.runs.startup import collector_paused
+from jtrust.startup import collector_paused
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.mesh import STATE_SPEC
 
@@ -146,13 +146,15 @@ def train(
         clock = _Clock(trainer.steps_per_iteration)
         with collector_paused():
             state = trainer.init(jax.random.key(seed))
-            # While the first checkpoint is on its way to the disk, the program compiles.
+            program = _traced(trainer, state)
+            # The first checkpoint goes to the disk while the program compiles, and not before:
+            # tracing is Python's work, and so is half of a checkpoint's.
             begun = None
             if directory is not None:
                 helper = stack.enter_context(ThreadPoolExecutor(1))
                 first = CheckpointWriter(directory.path)
                 begun = helper.submit(_begin, first, first.copy(state), directory, config)
-            iterate = _compiled(trainer, state)
+            iterate = program.compile()
         writers: list[MetricsWriter] = []
         if begun is not None:
             begun.result()
@@ -221,7 +223,7 @@ def resume(
                 f"{config.devices}, so it is the same up to rounding"
             )
         with collector_paused():
-            iterate = _compiled(trainer, state)
+            iterate = _traced(trainer, state).compile()
         return _run(
             trainer, iterate, config, state, done, directory, writers, progress, clock, stop,
             keep_checkpoints,
@@ -266,9 +268,9 @@ def _begin(
     directory.cut_metrics(0)
 
 
-def _compiled(trainer: Trainer, state: TrainState) -> Callable[[TrainState], tuple]:
-    """The program of an iteration; what it is given, it overwrites."""
-    return jax.jit(trainer.iterate, donate_argnums=0).lower(state).compile()
+def _traced(trainer: Trainer, state: TrainState) -> jax.stages.Lowered:
+    """The program of an iteration, to be compiled; what it is given, it overwrites."""
+    return jax.jit(trainer.iterate, donate_argnums=0).lower(state)
 
 
 def _open_writers(

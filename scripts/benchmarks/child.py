@@ -33,14 +33,14 @@ def equal_work(trainer: str, name: str, backend: str, envs: str, steps: str, dev
             **brax_ppo.equal_work(int(envs), int(steps)),
         )
         return {"steps": int(steps)}
-    from scripts.benchmarks.comparisons import equal_trainer
+    import jtrust
+    from scripts.benchmarks.comparisons import equal_arguments
 
-    ours = equal_trainer(name, backend, int(envs))
-    state = ours.init(jax.random.key(0))
-    iterate = jax.jit(ours.iterate, donate_argnums=0)
-    for _ in range(-(-int(steps) // ours.steps_per_iteration)):
-        state, metrics = iterate(state)
-    return {"steps": int(steps), "return": float(metrics["episode/return"])}
+    result = jtrust.train(
+        jtrust.make_env(name, backend=backend), total_steps=int(steps), devices=int(devices),
+        **equal_arguments(int(envs)),
+    )
+    return {"steps": int(steps), "return": float(result.metrics["episode/return"][-1])}
 
 
 def until(target: str, trainer: str, name: str) -> dict:
@@ -49,12 +49,14 @@ def until(target: str, trainer: str, name: str) -> dict:
         return _brax_until(float(target), name)
     import jtrust
     from jtrust.runs.cpu_devices import use_all_cores
+    from jtrust.startup import collector_paused
 
     use_all_cores(256, None)  # as the command line does
     algorithm = {"trpo": jtrust.TRPO, "ppo": jtrust.PPO}[trainer]()
-    ours = jtrust.make_trainer(name, algorithm)
-    state = ours.init(jax.random.key(0))
-    iterate = jax.jit(ours.iterate, donate_argnums=0)
+    with collector_paused():  # as `jtrust.train` does
+        ours = jtrust.make_trainer(name, algorithm)
+        state = ours.init(jax.random.key(0))
+        iterate = jax.jit(ours.iterate, donate_argnums=0).lower(state).compile()
     for i in range(1, 1000):
         state, metrics = iterate(state)
         if metrics["episode/return"] >= float(target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,16 @@ def equal_ppo() -> jtrust.PPO:
     )
 
 
+def equal_arguments(envs: int) -> dict[str, Any]:
+    """`EQUAL_WORK` as arguments of `jtrust.train` and `jtrust.make_trainer`."""
+    return {
+        "algorithm": equal_ppo(), "num_envs": envs, "unroll_length": WORK["unroll_length"],
+        "network": NetworkConfig(policy_layers=WORK["layers"], value_layers=WORK["layers"]),
+    }
+
+
 def equal_trainer(name: str, backend: str, envs: int) -> jtrust.Trainer:
-    return jtrust.make_trainer(
-        jtrust.make_env(name, backend=backend), equal_ppo(), num_envs=envs,
-        unroll_length=WORK["unroll_length"],
-        network=NetworkConfig(policy_layers=WORK["layers"], value_layers=WORK["layers"]),
-    )
+    return jtrust.make_trainer(jtrust.make_env(name, backend=backend), **equal_arguments(envs))
 
 
 def brax(gpu: bool, repeats: int) -> Iterator[Row]:

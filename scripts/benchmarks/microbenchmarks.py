@@ -28,30 +28,38 @@ GPU_TASKS = tuple(
 def limit(gpu: bool, repeats: int) -> Iterator[Row]:
     """Training rate over the rate of random actions in the same environments, in turn."""
     for name, backend, envs in GPU_TASKS if gpu else TASKS:
-        for algorithm in (jtrust.TRPO(), jtrust.PPO()):
-            env = jtrust.make_env(name, backend=backend)
-            trainer = jtrust.make_trainer(env, algorithm, num_envs=envs)
-            state = trainer.init(jax.random.key(0))
-            random = jax.jit(per_shard(
-                lambda s, t=trainer: t.act_at_random(s, t.environment_keys(s)),
-                trainer.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
-            ))
-            iterate = jax.jit(trainer.iterate)
-            box = [state]
-
-            def train(iterate=iterate, box=box):
-                box[0], metrics = iterate(box[0])
-                return metrics
-
-            found = in_turn(
-                {"random": lambda r=random, b=box: r(b[0]), "train": train}, repeats
-            )
-            rate = trainer.steps_per_iteration / statistics.median(found["train"])
-            free = trainer.steps_per_iteration / statistics.median(found["random"])
+        env = jtrust.make_env(name, backend=backend)
+        trainers = [
+            jtrust.make_trainer(env, algorithm, num_envs=envs)
+            for algorithm in (jtrust.TRPO(), jtrust.PPO())
+        ]
+        first = trainers[0]
+        random = jax.jit(per_shard(
+            lambda s, t=first: t.act_at_random(s, t.environment_keys(s)),
+            first.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
+        ))
+        programs = {t.algorithm.name: _Training(t) for t in trainers}
+        shown = programs[first.algorithm.name]
+        found = in_turn({"random": lambda r=random, s=shown: r(s.state), **programs}, repeats)
+        free = first.steps_per_iteration / statistics.median(found["random"])
+        for label in programs:
+            rate = first.steps_per_iteration / statistics.median(found[label])
             yield Row(
-                f"{algorithm.name} over random actions, {name} {backend}, {envs} environments",
-                ratios(found["random"], found["train"]), f"{rate:,.0f} of {free:,.0f} steps/s",
+                f"{label} over random actions, {name} {backend}, {envs} environments",
+                ratios(found["random"], found[label]), f"{rate:,.0f} of {free:,.0f} steps/s",
             )
+
+
+class _Training:
+    """One more iteration with each call."""
+
+    def __init__(self, trainer: jtrust.Trainer):
+        self._iterate = jax.jit(trainer.iterate)
+        self.state = trainer.init(jax.random.key(0))
+
+    def __call__(self) -> dict[str, jax.Array]:
+        self.state, metrics = self._iterate(self.state)
+        return metrics
 
 
 def fisher(gpu: bool, repeats: int) -> list[Row]:

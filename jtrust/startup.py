@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def collector_paused() -> Iterator[None]:
     """Keeps Python's garbage collector still.
 
-    Tracing makes a million small objects of which most stay; looking through all of them again
-    and again took a third of its time.
+    Imports and tracing make a million small objects of which most stay; looking through all of
+    them again and again took a third of their time.
     """
     running = gc.isenabled()
     gc.disable()
