@@ -26,10 +26,10 @@ class Seen:
 class Asymmetric:
     """A Brax environment whose velocities the policy does not see."""
 
-    def __init__(self, name="inverted_pendulum", positions=2):
+    def __init__(self, name="inverted_pendulum", positions=2, **options):
         from brax import envs
 
-        self.env = envs.get_environment(name)
+        self.env = envs.get_environment(name, **options)
         self.action_size, self.positions = self.env.action_size, positions
 
     def reset(self, key):
@@ -76,6 +76,26 @@ def test_each_network_reads_its_own_and_has_its_own_statistics(algorithm):
     act = lambda x: trainer.policy(state.policy, moments, x).mode()  # noqa: E731
     np.testing.assert_array_equal(act(observation), act(other))
     assert np.abs(trainer.values(state, observation) - trainer.values(state, other)).max() > 0
+
+
+def test_a_critic_that_sees_velocities_learns_better_than_a_blind_one():
+    """inverted_pendulum without velocities for the policy; four seeds side by side."""
+    returns, explained = {}, {}
+    for key in ("privileged_state", "state"):
+        environment = describe(Asymmetric(backend="spring"), "hidden", value_observation=key)
+        trainer = jtrust.make_trainer(
+            environment, jtrust.TRPO(), num_envs=64, unroll_length=32, devices=1
+        )
+
+        def learn(key, trainer=trainer):
+            state = trainer.init(key)
+            return jax.lax.scan(lambda s, _: trainer.iterate(s), state, length=100)[1]
+
+        metrics = jax.jit(jax.vmap(learn))(jax.vmap(jax.random.key)(jnp.arange(4)))
+        returns[key] = np.asarray(metrics["episode/return"])[:, -10:].mean()
+        explained[key] = np.asarray(metrics["value/explained_variance"])[:, -10:].mean()
+    assert returns["privileged_state"] > 1.3 * returns["state"]
+    assert explained["privileged_state"] > explained["state"] + 0.1
 
 
 class Small:
