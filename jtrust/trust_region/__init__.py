@@ -5,7 +5,12 @@ distance is the mean KL divergence.
 """
 
 from jtrust.trust_region.conjugate_gradient import conjugate_gradient
-from jtrust.trust_region.fisher import fisher_operator, fisher_vector_product, mean_over
+from jtrust.trust_region.fisher import (
+    fisher_operator,
+    fisher_vector_product,
+    in_blocks,
+    mean_over,
+)
 from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
 
 __all__ = [
@@ -14,5 +19,6 @@ __all__ = [
     "conjugate_gradient",
     "fisher_operator",
     "fisher_vector_product",
+    "in_blocks",
     "mean_over",
 ]

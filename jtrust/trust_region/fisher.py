@@ -55,6 +55,33 @@ def fisher_operator(
     return product
 
 
+# States of a block on a CPU, measured: docs/performance.md.
+_BLOCK, _LEAST_BLOCK = 4096, 1024
+
+
+def in_blocks(
+    distribution_fn: Callable[[Params, jax.Array], Distribution],
+) -> Callable[[Params, jax.Array], Distribution]:
+    """(params, observations [B, O]) -> distribution [B], one block of states after another.
+
+    A CPU's cache holds the hidden layers of a few thousand states and not those of all, which a
+    product would fetch from memory for every layer. An accelerator takes all states at once.
+    """
+
+    def apply(params: Params, observation: jax.Array) -> Distribution:
+        count = observation.shape[0]
+        size = max((n for n in range(1, min(_BLOCK, count) + 1) if count % n == 0), default=count)
+        if jax.default_backend() != "cpu" or not _LEAST_BLOCK <= size < count:
+            return distribution_fn(params, observation)
+        blocks = jax.lax.map(
+            lambda o: distribution_fn(params, o).broadcast(),
+            observation.reshape(count // size, size, *observation.shape[1:]),
+        )
+        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), blocks)
+
+    return apply
+
+
 def fisher_vector_product(
     distribution_fn: Callable[[Params], Distribution],
     params: Params,

@@ -12,7 +12,6 @@ import jtrust
 from jtrust.algorithms.base import Surrogate, tree_dot
 from jtrust.networks import NetworkConfig, make_policy_network
 from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
-from jtrust.trust_region import fisher_operator
 from scripts.benchmarks.timing import Row, in_turn, ratios
 
 TASKS = (
@@ -95,8 +94,8 @@ def _fisher(states: int, sizes: tuple[int, ...], repeats: int) -> list[Row]:
 
     @jax.jit
     def linearised(params, batch):
-        product = fisher_operator(lambda p: network.apply(p, batch.observation[0]), params, 0.1)
-        return repeat(product, params)
+        surrogate = Surrogate(params, network.apply, batch, 0.0, None)
+        return repeat(surrogate.fisher(0.1), params)
 
     @jax.jit
     def reverse_over_reverse(params, batch):

@@ -14,7 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
-from jtrust.trust_region import fisher_operator, fisher_vector_product
+from jtrust.trust_region import fisher_operator, fisher_vector_product, in_blocks
 
 INPUTS, HIDDEN, ACTIONS, STATES = 3, 4, 2, 6
 HEADS = ["shared", "broadcast", "tanh", "by state", "categorical"]
@@ -132,6 +132,22 @@ def test_states_may_have_any_leading_axes(head):
         alone = fisher_vector_product(make_distribution_fn(head, x[:1, 0]), params, vector)
     np.testing.assert_allclose(flatten(grid), flatten(flat), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(flatten(single), flatten(alone), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("count", [8192, 6000, 4099])  # blocks of 4096 and 3000; a prime, none
+def test_blocks_of_states_give_the_product_of_all_at_once(head, count):
+    params, x = make_params(head, jnp.float32), states(jnp.float32, (count,))
+    vector = random_like(params, 2)
+
+    def distribution(p, observation):
+        return make_distribution_fn(head, observation)(p)
+
+    blocked = fisher_vector_product(lambda p: in_blocks(distribution)(p, x), params, vector)
+    whole = flatten(fisher_vector_product(lambda p: distribution(p, x), params, vector))
+    np.testing.assert_allclose(flatten(blocked), whole, atol=1e-5 * np.abs(whole).max())
+    loops = str(jax.make_jaxpr(in_blocks(distribution))(params, x)).count("scan[")
+    assert loops == (count != 4099)
 
 
 def test_categorical_products_are_those_of_the_covariance_of_the_score():

@@ -1,0 +1,57 @@
+"""Trainers with a part taken out, to see what the part does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.networks import INPUT_LAYER, get_layer, with_layer
+from jtrust.training import Trainer
+from jtrust.training.mesh import AXIS, environment_index
+from jtrust.trust_region import mean_over
+
+
+class Unfolded(Trainer):
+    """New statistics of observations move the policy and the values, as they do elsewhere."""
+
+    def _update_normalizers(self, state, observation, targets):
+        new, _ = super()._update_normalizers(state, observation, targets)
+        new = dataclasses.replace(
+            new,
+            policy=with_layer(new.policy, INPUT_LAYER, get_layer(state.policy, INPUT_LAYER)),
+            value=with_layer(new.value, INPUT_LAYER, get_layer(state.value, INPUT_LAYER)),
+        )
+        some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
+        before = self.policy(state.policy, state.observation_moments, some)
+        after = self.policy(new.policy, new.observation_moments, some)
+        return new, mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
+
+
+class SameStarts(Trainer):
+    """Episodes begin from the states that the first ones began from, as under brax's auto-reset.
+
+    One of eight for each environment, where brax has one.
+    """
+
+    def fresh_starts(self, state, keys):
+        index = environment_index(self.num_envs // self.mesh.size)
+        first = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.key, 0), index)
+        return super().fresh_starts(state, first)
+
+
+ABLATIONS = {"fold": Unfolded, "fresh_starts": SameStarts}
+
+
+def without(make_trainer: Callable[..., Trainer], part: str) -> Callable[..., Trainer]:
+    """`make_trainer` for trainers that lack a part."""
+
+    def make(*args: Any, **kwargs: Any) -> Trainer:
+        trainer = make_trainer(*args, **kwargs)
+        fields = {f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)}
+        return ABLATIONS[part](**fields)
+
+    return make

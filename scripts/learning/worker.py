@@ -1,0 +1,161 @@
+"""One learning run in one process, on one CPU device or on the accelerators that JAX shows.
+
+    python -m scripts.learning.worker TASK ARM SEED MOST_SECONDS FILE
+
+Writes FILE, a JSON object: how the run went (`train`, at the end of iterations, jtrust's runs
+alone) and what its policies returned (`evaluations`: the mode of the policy, 32 whole episodes,
+at ten points of the run). Seconds count from the start of training, with compilation and without
+evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.learning.suite import SUITE, Task, parse_arm
+
+EVALUATIONS = 10
+EPISODES = 32
+# Curves are averaged to about this many points.
+_POINTS = 60
+
+
+def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
+               most_seconds: float) -> dict[str, Any]:
+    """A run by `jtrust.train`, its checkpoints evaluated when it has ended."""
+    import dataclasses
+
+    import jtrust
+    from jtrust.algorithms import ALGORITHMS
+    from jtrust.networks import NetworkConfig
+    from jtrust.runs import run
+    from scripts.learning.ablations import ABLATIONS, without
+
+    kind = ALGORITHMS[algorithm]
+    numbers = {"num_envs": 32 if task.small else 256, "unroll_length": 64}
+    numbers |= {k: settings.pop(k) for k in tuple(settings) if k in numbers}
+    shape = {f.name for f in dataclasses.fields(NetworkConfig)}
+    network = NetworkConfig(**{k: settings.pop(k) for k in tuple(settings) if k in shape})
+    for part in ABLATIONS:
+        if settings.pop(part, True) is False:
+            run.make_trainer = without(run.make_trainer, part)
+    environment = jtrust.make_env(task.env, **task.make)
+    iterations = -(-task.steps // (numbers["num_envs"] * numbers["unroll_length"]))
+    # The signal that ends a run early also has it write a checkpoint.
+    timer = threading.Timer(most_seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        timer.start()
+        jtrust.train(
+            environment, kind(**settings), total_steps=task.steps, seed=seed, run_dir=run_dir,
+            network=network, checkpoint_every=max(iterations // EVALUATIONS, 1), **numbers,
+        )
+        timer.cancel()
+        rows = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        evaluations = _evaluate_checkpoints(run_dir, environment, rows, seed)
+    return {"train": _thinned(rows), "evaluations": evaluations}
+
+
+def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], seed: int) -> dict:
+    """Every checkpoint's policy at once, as one program."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import jtrust
+    from jtrust.training import evaluate_policy
+
+    seconds = {row["step"]: row["time/seconds"] for row in rows}
+    steps = sorted(int(p.name) for p in run_dir.iterdir() if p.name.isdigit())
+    steps = [step for step in steps if step in seconds]
+    policies = [jtrust.load_policy(run_dir, step) for step in steps]
+
+    def act(parameters, observation, keys):
+        return policies[0].distribution(*parameters, observation).mode()
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[(p.params, p.moments) for p in policies])
+    returns = jax.jit(jax.vmap(
+        lambda parameters: evaluate_policy(
+            environment, act, parameters, jax.random.key(1_000_000 + seed), EPISODES
+        )["return"]
+    ))(stacked)
+    return {
+        "step": steps, "seconds": [round(seconds[s], 2) for s in steps],
+        "return": [_short(x) for x in np.mean(returns, axis=1)],
+    }
+
+
+_KEPT = {
+    "return": "episode/return", "kl": "policy/kl", "entropy": "policy/entropy",
+    "accepted": "policy/accepted", "drift_kl": "observation/drift_kl",
+    "explained_variance": "value/explained_variance",
+}
+
+
+def _thinned(rows: list[dict]) -> dict[str, list]:
+    """Means over runs of adjacent iterations; of the KL also the largest."""
+    import numpy as np
+
+    groups = np.array_split(np.arange(len(rows)), min(_POINTS, len(rows)))
+    found: dict[str, list] = {"step": [], "seconds": [], "largest_kl": []}
+    for group in groups:
+        some = [rows[i] for i in group]
+        found["step"].append(some[-1]["step"])
+        found["seconds"].append(round(some[-1]["time/seconds"], 2))
+        found["largest_kl"].append(_short(max(row["policy/kl"] for row in some)))
+        for name, key in _KEPT.items():
+            values = [row[key] for row in some if row.get(key) is not None]
+            found.setdefault(name, []).append(_short(np.mean(values)) if values else None)
+    return found
+
+
+def brax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+    """A run by brax's PPO with what brax, or Playground, publishes for the environment."""
+    from scripts.learning import peers
+
+    return peers.brax_ppo(task, settings, seed, most_seconds, EVALUATIONS, EPISODES)
+
+
+def sb3_trpo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+    from scripts.learning import sb3
+
+    return sb3.trpo(task, settings, seed, most_seconds, EVALUATIONS, EPISODES)
+
+
+def rejax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+    from scripts.learning import peers
+
+    return peers.rejax_ppo(task, settings, seed, EVALUATIONS, EPISODES)
+
+
+_PEERS: dict[str, Callable[..., dict]] = {
+    "brax-ppo": brax_ppo_run, "sb3-trpo": sb3_trpo_run, "rejax-ppo": rejax_ppo_run,
+}
+
+
+def _short(x: Any) -> float:
+    return float(f"{float(x):.5g}")
+
+
+def main() -> None:
+    name, arm, seed, most_seconds, out = sys.argv[1:]
+    task = SUITE[name]
+    algorithm, settings = parse_arm(arm)
+    if algorithm in _PEERS:
+        found = _PEERS[algorithm](task, settings, int(seed), float(most_seconds))
+    else:
+        found = jtrust_run(task, algorithm, settings, int(seed), float(most_seconds))
+    Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Learning curves over tasks, algorithms and seeds, beside other trainers; kept as small files.
+
+    python scripts/learning_curves.py run [--tasks hopper ...] [--arms trpo ppo ...] [--seeds 5]
+    python scripts/learning_curves.py report
+
+`run` trains what is not there yet, each run in a process of its own on one core (several side by
+side), and can be stopped and started again at any time. An arm is an algorithm, `brax-ppo`,
+`sb3-trpo` or `rejax-ppo`, with settings behind a colon where they are not the defaults:
+`trpo:max_kl=0.02,num_envs=64`. `report` makes tables and plots of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# This folder itself must not be looked in: its profile.py is named like a standard module.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+from scripts.learning.suite import SUITE
+
+DATA = ROOT / "docs" / "learning"
+# What runs rejax, which needs other versions than jtrust: a Python that has it.
+_PYTHONS = {"rejax-ppo": "REJAX_PYTHON"}
+
+
+def file_of(folder: Path, task: str, arm: str) -> Path:
+    return folder / f"{task}--{arm.replace(':', '--').replace(',', '-')}.json"
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {"runs": {}}
+
+
+def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core: int) -> float:
+    """Trains once and adds the run to its file; returns its seconds."""
+    python = os.environ.get(_PYTHONS.get(arm.partition(":")[0], ""), sys.executable)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run.json"
+        command = [
+            python, "-m", "scripts.learning.worker", task, arm, str(seed),
+            str(arguments.seconds), str(out),
+        ]
+        if arguments.workers > 1 and hasattr(os, "sched_setaffinity"):
+            command = ["taskset", "-c", str(core), *command]
+        begun = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        seconds = time.perf_counter() - begun
+        if done.returncode or not out.exists():
+            raise RuntimeError("\n".join(done.stderr.splitlines()[-5:]))
+        found = json.loads(out.read_text())
+    path = file_of(arguments.data, task, arm)
+    kept = load(path)
+    kept |= {"task": task, "env": SUITE[task].env, "arm": arm}
+    kept["runs"][str(seed)] = found | {"versions": versions(python), "cores": arguments.cores}
+    kept["runs"] = dict(sorted(kept["runs"].items(), key=lambda item: int(item[0])))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+    return seconds
+
+
+def versions(python: str) -> str:
+    if python != sys.executable:
+        return "rejax in an environment of its own"
+    found = [f"Python {platform.python_version()}"]
+    for name in ("jtrust", "jax", "brax", "playground", "gymnax", "sb3-contrib"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found) + f", {platform.machine()} CPU, {datetime.date.today()}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wanted = [
+        (task, arm, seed)
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        for task in arguments.tasks for arm in arguments.arms
+    ]
+    left = [
+        (task, arm, seed) for task, arm, seed in wanted
+        if str(seed) not in load(file_of(arguments.data, task, arm))["runs"]
+    ]
+    print(f"{len(wanted) - len(left)} of {len(wanted)} runs are there", flush=True)
+    stop = time.monotonic() + arguments.minutes * 60
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    free = [cores[i % len(cores)] for i in range(arguments.workers)]
+    failed = 0
+    arguments.cores = "one each" if arguments.workers > 1 else f"{len(cores)}"
+
+    def work(job: tuple[str, str, int]) -> float | None:
+        if time.monotonic() > stop:
+            return None
+        core = free.pop()
+        try:
+            return run_one(*job, arguments, core)
+        finally:
+            free.append(core)
+
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        jobs = {pool.submit(work, job): job for job in left}
+        for future in as_completed(jobs):
+            task, arm, seed = jobs[future]
+            try:
+                seconds = future.result()
+            except RuntimeError as error:
+                failed += 1
+                print(f"{task} {arm} seed {seed} failed:\n{error}", flush=True)
+                continue
+            if seconds is None:
+                continue
+            found = load(file_of(arguments.data, task, arm))["runs"][str(seed)]["evaluations"]
+            print(
+                f"{task} {arm} seed {seed}: {found['return'][-1]} after {found['step'][-1]:,} "
+                f"steps, {found['seconds'][-1]} s (process {seconds:.0f} s)", flush=True,
+            )
+    return int(failed > 0)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from scripts.learning.report import write
+
+    write(arguments.data)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    runs = commands.add_parser("run", help="train what is not there yet")
+    runs.add_argument("--tasks", nargs="+", choices=SUITE, default=list(SUITE))
+    runs.add_argument("--arms", nargs="+", default=["trpo", "ppo", "brax-ppo"])
+    runs.add_argument("--seeds", type=int, default=5)
+    runs.add_argument("--first-seed", type=int, default=0)
+    runs.add_argument("--seconds", type=float, default=300, help="of training, at most (300)")
+    runs.add_argument("--minutes", type=float, default=1e6, help="begin no run after these")
+    runs.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
+    runs.set_defaults(call=run)
+    reports = commands.add_parser("report", help="tables and plots of what is there")
+    reports.set_defaults(call=report)
+    for command in (runs, reports):
+        command.add_argument("--data", type=Path, default=DATA / "runs", help="where runs are kept")
+    arguments = parser.parse_args()
+    return arguments.call(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
