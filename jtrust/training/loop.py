@@ -49,8 +49,9 @@ from jtrust.training.rollout import (
 from jtrust.training.state import TrainState
 from jtrust.trust_region import mean_over
 
-# What a random key is for; folded in, so that adding a use changes no other.
+# What a random key is for.
 _ACTIONS, _STARTS, _MINIBATCHES = range(3)
+_PURPOSES = 3
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
 # Iterations dispatched before an earlier one is waited for, on several CPU devices.
@@ -205,10 +206,12 @@ class Trainer:
     # The four parts of an iteration, each written for one shard of the mesh.
 
     def environment_keys(self, state: TrainState) -> jax.Array:
-        """One random key for each of this shard's environments, for this iteration, [N]."""
+        """Random keys for each of this shard's environments, for this iteration, [N, purposes]."""
         key = jax.random.fold_in(state.key, state.iteration)
         index = environment_index(self.num_envs // self.mesh.size)
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        # All at once: each call of the generator is a loop of its own to compile.
+        number = index[:, None] * _PURPOSES + jnp.arange(_PURPOSES)
+        return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, number)
 
     def gather(
         self, state: TrainState, keys: jax.Array
@@ -223,7 +226,7 @@ class Trainer:
         )
         with jax.named_scope("rollout"):
             episodes, trajectory, totals = in_blocks(
-                run, self.block_size(starts), episodes, starts, _purpose(keys, _ACTIONS)
+                run, self.block_size(starts), episodes, starts, keys[:, _ACTIONS]
             )
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
 
@@ -239,7 +242,7 @@ class Trainer:
         """Start states for the episodes that begin in this iteration, [N, ...] each leaf."""
         with jax.named_scope("fresh_starts"):
             return start_states(
-                self.environment, _purpose(keys, _STARTS), state.episodes.variation
+                self.environment, keys[:, _STARTS], state.episodes.variation
             )
 
     def begun(self, state: TrainState, starts: Any) -> Episodes:
@@ -274,7 +277,7 @@ class Trainer:
         """The environments of `gather` under random actions and nothing else, for comparison."""
         action = jax.vmap(
             lambda key: self.environment.action.sample(key, (self.unroll_length,)), out_axes=1
-        )(_purpose(keys, _ACTIONS))
+        )(keys[:, _ACTIONS])
         return self.replay(state, self.fresh_starts(state, keys), action)
 
     def estimate(
@@ -310,7 +313,7 @@ class Trainer:
                 action=trajectory.action,
                 advantage=standardize(advantages),
                 value_target=(targets - target_mean) / target_std,
-                environment_keys=_purpose(keys, _MINIBATCHES),
+                environment_keys=keys[:, _MINIBATCHES],
             )
         return state, batch, drift_kl
 
@@ -413,7 +416,7 @@ def make_trainer(
             "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
         )
     num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=256)
-    unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**20, example=64)
+    unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**15, example=64)
     network = network or NetworkConfig()
     if not isinstance(network, NetworkConfig):
         raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
@@ -498,10 +501,6 @@ def summarize_episodes(
         "environment/nonfinite": totals.nonfinite,
     }
     return metrics, means
-
-
-def _purpose(keys: jax.Array, purpose: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
 def _unless(condition: jax.Array, fold: Callable, layer: Any, old: Moments, new: Moments) -> Any:
