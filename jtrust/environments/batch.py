@@ -26,6 +26,8 @@ class Episodes:
       state: the environments' own states, [N, ...] each leaf.
       length: steps so far, int32 [N].
       reward_sum: sum of rewards so far, [N].
+      head_start: by how many steps the time limit comes early, int32 [N]; such an episode, one of
+        a run's first, is not counted among those that ended.
       variation: what is each environment's own through all its episodes (`Environment.vary`),
         [N, ...]; () where all are alike.
     """
@@ -33,6 +35,7 @@ class Episodes:
     state: Any
     length: jax.Array
     reward_sum: jax.Array
+    head_start: jax.Array
     variation: Any = ()
 
     @property
@@ -53,9 +56,10 @@ class StepOutcome:
       last_observation: the true next observation, [N, O], or a dictionary of those that are
         used; where that is not finite, the one before it.
       nonfinite: environments that gave NaN or infinity, bool [N].
-      episode_return: sum of rewards where an episode ended, 0 elsewhere, [N].
-      episode_length: steps where an episode ended, 0 elsewhere, [N].
-      episode_end: episodes that ended and count: not those cut by a non-finite value, bool [N].
+      episode_return: sum of rewards where an episode ended that counts, 0 elsewhere, [N].
+      episode_length: its steps, 0 elsewhere, [N].
+      episode_end: episodes that ended and count: not those cut by a non-finite value, nor those
+        with a head start, bool [N].
     """
 
     reward: jax.Array
@@ -100,11 +104,14 @@ def start_states(environment: Environment, keys: jax.Array, variation: Any = ())
     return jax.lax.cond(jnp.all(finite), lambda states: states, replace, states)
 
 
-def begin(states: Any, variation: Any = ()) -> Episodes:
-    """Episodes at their first state."""
+def begin(states: Any, variation: Any = (), head_start: jax.Array | None = None) -> Episodes:
+    """Episodes at their first state, without a head start unless one is given, int32 [N]."""
     count = jax.tree.leaves(states.reward)[0].shape[0]
-    length, reward_sum = jnp.zeros((count,), jnp.int32), jnp.zeros((count,), jnp.float32)
-    return Episodes(states, length, reward_sum, variation)
+    zero = jnp.zeros((count,), jnp.int32)
+    return Episodes(
+        states, zero, jnp.zeros((count,), jnp.float32),
+        zero if head_start is None else head_start, variation,
+    )
 
 
 def not_begun(environment: Environment, count: int, variation: Any = ()) -> Episodes:
@@ -136,11 +143,12 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
     own_limit = own_truncation(new)
     done = new.done.astype(bool)
     termination = done & finite & ~own_limit
-    truncation = ~termination & (done | own_limit | (length >= environment.episode_length))
+    over = length + episodes.head_start >= environment.episode_length
+    truncation = ~termination & (done | own_limit | over)
     truncation = truncation | ~finite
     reward = jnp.where(finite, new.reward, 0.0).astype(jnp.float32)
     reward_sum = episodes.reward_sum + reward
-    end = (termination | truncation) & finite
+    end = (termination | truncation) & finite & (episodes.head_start == 0)
     outcome = StepOutcome(
         reward=reward,
         termination=termination,
@@ -151,7 +159,8 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
         episode_length=jnp.where(end, length, 0),
         episode_end=end,
     )
-    return Episodes(new, length, reward_sum, episodes.variation), outcome
+    moved = Episodes(new, length, reward_sum, episodes.head_start, episodes.variation)
+    return moved, outcome
 
 
 def _own(environment: Environment, variation: Any) -> tuple:

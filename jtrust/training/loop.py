@@ -246,11 +246,18 @@ class Trainer:
             )
 
     def begun(self, state: TrainState, starts: Any) -> Episodes:
-        """The episodes under way; a run's first iteration begins them from `starts`."""
+        """The episodes under way; a run's first iteration begins them from `starts`.
+
+        Time limits would end all first episodes at once, and all that follow: each batch would
+        hold the same stretch of every episode, and the policy would forget the others. So the
+        first ones are cut at times spread evenly over an episode's length.
+        """
         episodes = state.episodes
+        index = environment_index(self.num_envs // self.mesh.size).astype(jnp.float32)
+        spread = index * (self.environment.episode_length / self.num_envs)
         first = jax.lax.cond(
             state.iteration == 0,
-            lambda: begin(starts),
+            lambda: begin(starts, head_start=spread.astype(jnp.int32)),
             lambda: dataclasses.replace(episodes, variation=()),
         )
         return dataclasses.replace(first, variation=episodes.variation)

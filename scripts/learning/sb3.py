@@ -37,7 +37,7 @@ class BatchedEnvironment(VecEnv):
         def step(episodes, starts, action):
             moved, outcome = batch.step(environment, episodes, action)
             ended = outcome.termination | outcome.truncation
-            return outcome, ended, batch.restart(moved, ended, starts, 0)
+            return outcome, ended, batch.restart(moved, starts, ended, 0)
 
         self._step = step
 

@@ -41,7 +41,7 @@ class Counter:
                             jnp.zeros((0,)))
 
 
-def run(limit, failures, n=16, steps=20):
+def run(limit, failures, n=16, steps=20, head_start=None):
     environment = describe(Counter(), "counter", episode_length=limit)
     keys = jax.random.split(jax.random.key(0), n)
     starts = batch.start_states(environment, jax.random.split(jax.random.key(1), n))
@@ -56,7 +56,7 @@ def run(limit, failures, n=16, steps=20):
         after = batch.restart(moved, starts, end, t)
         return after, (outcome, moved.observation, after.observation)
 
-    begun = batch.begin(batch.start_states(environment, keys))
+    begun = batch.begin(batch.start_states(environment, keys), head_start=head_start)
     _, (outcome, moved, after) = jax.jit(lambda: jax.lax.scan(
         step, begun, (jnp.asarray(actions), jnp.arange(steps))
     ))()
@@ -83,6 +83,27 @@ def test_time_limits_and_failures_against_a_plain_loop():
             assert outcome.episode_length[t, i] == (count if failed or cut else 0)
             if failed or cut:
                 count, total = 0, 0.0
+
+
+def test_an_episode_with_a_head_start_is_cut_early_and_not_counted():
+    head_start = np.arange(16, dtype=np.int32) % 7
+    failures = {(2, 3), (2, 7), (5, 14)}  # of episodes with head starts 3, 0 and 0
+    outcome, _, _, _ = run(7, failures, head_start=jnp.asarray(head_start))
+    for i in range(16):
+        count, total, ahead = 0, 0.0, head_start[i]
+        for t in range(20):
+            count += 1
+            total += count
+            failed, cut = (t, i) in failures, count + ahead == 7
+            assert outcome.termination[t, i] == failed
+            assert outcome.truncation[t, i] == (cut and not failed)
+            assert outcome.last_observation[t, i, 1] == count
+            counts = (failed or cut) and ahead == 0
+            assert outcome.episode_end[t, i] == counts
+            assert outcome.episode_return[t, i] == (total if counts else 0)
+            assert outcome.episode_length[t, i] == (count if counts else 0)
+            if failed or cut:
+                count, total, ahead = 0, 0.0, 0
 
 
 def test_an_episode_goes_on_from_a_fresh_start_and_from_another_one_next_time():

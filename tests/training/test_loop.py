@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jtrust
 from jtrust.training.loop import standardize, true_next_values
@@ -78,16 +79,34 @@ def test_eight_shards_and_one_make_the_same_iteration(point, algorithm):
         point, algorithm, num_envs=64, unroll_length=32, devices=1
     ).init(jax.random.key(3)))
     for field in ("policy", "value"):
-        for a, b, start in zip(*map(
-            jax.tree.leaves, (getattr(one, field), getattr(eight, field), getattr(before, field))
-        ), strict=True):
-            moved = np.abs(a - start).max()
-            assert np.abs(a - b).max() <= 1e-3 * moved + 1e-6
+        a, b, start = (ravel_pytree(getattr(x, field))[0] for x in (one, eight, before))
+        # As vectors: what conjugate gradients or Adam make of rounding is theirs to share out.
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a - start)
     # The same experience, environment by environment.
     np.testing.assert_allclose(one.episodes.state.obs, eight.episodes.state.obs, atol=1e-4)
     for a, b in zip(one_rows, eight_rows, strict=True):
         assert a["episode/count"] == b["episode/count"]
         np.testing.assert_allclose(a["policy/kl"], b["policy/kl"], rtol=1e-2, atol=1e-7)
+
+
+def test_time_limits_are_spread_over_the_environments(point):
+    """Else every batch would hold one and the same stretch of all episodes."""
+
+    class Endless(type(point)):
+        def step(self, state, action):
+            new = super().step(state, action)
+            return dataclasses.replace(new, done=jnp.zeros_like(new.done))
+
+    environment = jtrust.describe(Endless(), "endless", episode_length=32)
+    for devices in (1, 4):
+        trainer = jtrust.make_trainer(
+            environment, jtrust.TRPO(), num_envs=64, unroll_length=8, devices=devices
+        )
+        _, rows, _ = run(trainer, jax.random.key(0), 9)
+        # In the first 32 steps the two without a head start end; later 2 of 64 end at each step.
+        assert [r["episode/count"] for r in rows][:3] == [0, 0, 0]
+        assert [r["episode/count"] for r in rows][4:] == [16, 16, 16, 16, 16]
+        assert all(r["episode/length"] == 32 for r in rows[3:])
 
 
 def test_iterate_holds_no_host_callback(point):
@@ -236,8 +255,9 @@ def test_environments_in_blocks_go_as_all_at_once(point, monkeypatch):
     np.testing.assert_allclose(whole.episodes.state.obs, blocks.episodes.state.obs, atol=1e-3)
     np.testing.assert_array_equal(whole.episodes.length, blocks.episodes.length)
     for a, b in zip(whole_rows, blocks_rows, strict=True):
-        assert a["episode/count"] == b["episode/count"] > 0
+        assert a["episode/count"] == b["episode/count"]
         np.testing.assert_allclose(a["policy/kl"], b["policy/kl"], rtol=1e-2)
+    assert whole_rows[-1]["episode/count"] > 0
 
 
 @pytest.mark.parametrize(("count", "size", "block"), [
