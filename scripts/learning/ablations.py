@@ -43,7 +43,15 @@ class SameStarts(Trainer):
         return super().fresh_starts(state, first)
 
 
-ABLATIONS = {"fold": Unfolded, "fresh_starts": SameStarts}
+class EndingTogether(Trainer):
+    """All first episodes run to their time limit, so all that follow end together too."""
+
+    def begun(self, state, starts):
+        episodes = super().begun(state, starts)
+        return dataclasses.replace(episodes, head_start=jnp.zeros_like(episodes.head_start))
+
+
+ABLATIONS = {"fold": Unfolded, "fresh_starts": SameStarts, "spread": EndingTogether}
 
 
 def without(make_trainer: Callable[..., Trainer], part: str) -> Callable[..., Trainer]:

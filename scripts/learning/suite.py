@@ -38,7 +38,7 @@ _ALL = (
     Task("inverted_pendulum", "brax/inverted_pendulum", 1_000_000, 0, 1000, "generalized"),
     Task("inverted_double_pendulum", "brax/inverted_double_pendulum", 5_000_000, 0, 9350,
          "generalized"),
-    Task("reacher", "brax/reacher", 5_000_000, -45, -4, "spring"),
+    Task("reacher", "brax/reacher", 5_000_000, -400, -10, "spring"),
     Task("hopper", "brax/hopper", 5_000_000, 0, 1500, "spring"),
     Task("walker2d", "brax/walker2d", 5_000_000, 0, 1500, "spring"),
     Task("ant", "brax/ant", 2_000_000, 0, 1500, "mjx"),
