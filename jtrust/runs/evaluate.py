@@ -13,6 +13,7 @@ import numpy as np
 from jtrust import checks
 from jtrust.environments import Environment, describe
 from jtrust.environments.base import select
+from jtrust.environments.compact import compact
 from jtrust.networks import make_policy_network
 from jtrust.normalization import Moments
 from jtrust.own_networks import own_policy
@@ -130,6 +131,7 @@ def run_episodes(
 
     return jax.device_get(
         evaluate_policy(
-            environment, act, (policy.params, policy.moments), jax.random.key(seed), episodes
+            compact(environment), act, (policy.params, policy.moments), jax.random.key(seed),
+            episodes,
         )
     )

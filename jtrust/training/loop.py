@@ -19,6 +19,7 @@ from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
 from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.base import select
 from jtrust.environments.batch import Episodes, begin, not_begun, start_states, variations
+from jtrust.environments.compact import compact
 from jtrust.networks import (
     INPUT_LAYER,
     OUTPUT_LAYER,
@@ -417,7 +418,7 @@ def make_trainer(
       BadArgument: an argument that will not do, with what would.
     """
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
-    environment = with_action_bins(environment, action_bins)
+    environment = compact(with_action_bins(environment, action_bins))
     if not isinstance(algorithm, Algorithm):
         raise checks.BadArgument(
             "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"

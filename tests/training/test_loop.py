@@ -246,7 +246,7 @@ def test_what_will_not_do_is_refused_by_name(point, change, name):
 def test_environments_in_blocks_go_as_all_at_once(point, monkeypatch):
     from jtrust.training import rollout
 
-    trainer = jtrust.make_trainer(point, jtrust.TRPO(), num_envs=128, unroll_length=16, devices=1)
+    trainer = jtrust.make_trainer(point, jtrust.TRPO(), num_envs=128, unroll_length=64, devices=1)
     assert trainer.block_size(trainer.init(jax.random.key(0)).episodes.state) == 128
     whole, whole_rows, _ = run(trainer, jax.random.key(0), 3)
     monkeypatch.setattr(rollout, "_BLOCK_BYTES", 40 * 20)

@@ -1,0 +1,74 @@
+"""States without what nothing reads: a physics engine's state holds far more than its next step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
+
+from jtrust.environments.base import Discrete, Environment
+
+
+@functools.lru_cache(maxsize=8)  # the same object again, so that what was compiled for it serves
+def compact(environment: Environment) -> Environment:
+    """The same environment, its states' unread arrays empty, [0].
+
+    Whatever neither an observation that is used, nor the reward, nor an end depends on, now or in
+    any later step, is not computed at reset, carried from step to step, copied at restarts, or
+    kept in checkpoints: nine tenths of an MJX state.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variation = ()
+    if environment.vary is not None:
+        keys = jax.ShapeDtypeStruct((1,), key.dtype)
+        variation = (jax.eval_shape(
+            lambda keys: jax.tree.map(lambda x: x[0], environment.vary(keys)), keys
+        ),)
+    full = jax.eval_shape(environment.reset, key, *variation)
+    structure = jax.tree.structure(full)
+    read = structure.unflatten(_read(environment, full, variation))
+
+    def strip(state: Any) -> Any:
+        return jax.tree.map(lambda x, keep: x if keep else jnp.zeros((0,), x.dtype), state, read)
+
+    def fill(state: Any) -> Any:
+        return jax.tree.map(
+            lambda x, like, keep: x if keep else jnp.zeros(like.shape, like.dtype),
+            state, full, read,
+        )
+
+    return dataclasses.replace(
+        environment,
+        reset=lambda *args: strip(environment.reset(*args)),
+        step=lambda state, *args: strip(environment.step(fill(state), *args)),
+    )
+
+
+def _read(environment: Environment, state: Any, variation: tuple) -> list[bool]:
+    """Which leaves of a state are read, sooner or later: the least set that keeps itself alive."""
+    if isinstance(environment.action, Discrete):
+        action = jax.ShapeDtypeStruct((), jnp.int32)
+    else:
+        action = jax.ShapeDtypeStruct((environment.action.size,), jnp.float32)
+    jaxpr = jax.make_jaxpr(environment.step)(state, action, *variation).jaxpr
+    leaves, structure = jax.tree.flatten(state)
+    number = structure.unflatten(range(len(leaves)))
+    wanted = set(jax.tree.leaves((environment.used(number.obs), number.reward, number.done)))
+    info = getattr(number, "info", None)
+    if isinstance(info, Mapping) and "truncation" in info:
+        wanted.add(info["truncation"])
+    # An empty array of random keys cannot be made.
+    read = [
+        i in wanted or jnp.issubdtype(x.dtype, jax.dtypes.extended) for i, x in enumerate(leaves)
+    ]
+    while True:
+        _, inputs = partial_eval.dce_jaxpr(jaxpr, read)
+        more = [a or b for a, b in zip(read, inputs[: len(read)], strict=True)]
+        if more == read:
+            return read
+        read = more
