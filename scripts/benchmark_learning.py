@@ -49,8 +49,8 @@ TASKS = (
     Task("gymnax/CartPole-v1", "trpo", 250_000, 3, 475, _SMALL),
     Task("gymnax/CartPole-v1", "ppo", 250_000, 3, 475, _SMALL),
     Task("playground/CartpoleBalance", "trpo", 5_000_000, 3, 950),
-    Task("playground/PendulumSwingup", "trpo", 5_000_000, 3, 500),
-    Task("playground/CartpoleSwingup", "trpo", 5_000_000, 3, 500),
+    Task("playground/PendulumSwingup", "trpo", 10_000_000, 3, 700),
+    Task("playground/CartpoleSwingup", "trpo", 10_000_000, 3, 700),
     Task("playground/ReacherEasy", "trpo", 5_000_000, 3, 800),
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
+import time
 from collections.abc import Iterator
 
 import jax
@@ -47,6 +49,39 @@ def limit(gpu: bool, repeats: int) -> Iterator[Row]:
                 f"{label} over random actions, {name} {backend}, {envs} environments",
                 ratios(found["random"], found[label]), f"{rate:,.0f} of {free:,.0f} steps/s",
             )
+
+
+def states(gpu: bool, repeats: int) -> Iterator[Row]:
+    """Random actions in environments whose states hold all that an engine keeps, and only what is
+    read (`jtrust.environments.compact`): steps per second, seconds to compile, bytes."""
+    for name, backend, envs in (("ant", "mjx", 256), ("hopper", "spring", 256)):
+        env = jtrust.make_env(name, backend=backend)
+        compact = jtrust.make_trainer(env, jtrust.TRPO(), num_envs=envs)
+        programs, seconds, size = {}, {}, {}
+        for label, t in (("compact", compact), ("full", dataclasses.replace(
+            compact, environment=env
+        ))):
+            state = t.init(jax.random.key(0))
+            lowered = jax.jit(per_shard(
+                lambda s, t=t: t.act_at_random(s, t.environment_keys(s)),
+                t.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
+            )).lower(state)
+            begun = time.perf_counter()
+            program = lowered.compile()
+            seconds[label] = time.perf_counter() - begun
+            size[label] = sum(
+                x.nbytes for x in jax.tree.leaves(state.episodes.state)
+                if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+            )
+            programs[label] = lambda p=program, s=state: p(s)
+        found = in_turn(programs, repeats)
+        yield Row(
+            f"random actions with compact states over full ones, {name} {backend}, {envs} "
+            "environments",
+            ratios(found["full"], found["compact"]),
+            f"compiled in {seconds['compact']:.1f} s and {seconds['full']:.1f} s; "
+            f"{size['compact'] / envs:,.0f} and {size['full'] / envs:,.0f} bytes a state",
+        )
 
 
 class _Training:
