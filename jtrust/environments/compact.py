@@ -16,7 +16,7 @@ from jtrust.environments.base import Discrete, Environment
 
 @functools.lru_cache(maxsize=8)  # the same object again, so that what was compiled for it serves
 def compact(environment: Environment) -> Environment:
-    """The same environment, its states' unread arrays empty, [0].
+    """The same environment, None in its states where nothing reads what was there.
 
     Whatever neither an observation that is used, nor the reward, nor an end depends on, now or in
     any later step, is not computed at reset, carried from step to step, copied at restarts, or
@@ -29,18 +29,21 @@ def compact(environment: Environment) -> Environment:
         variation = (jax.eval_shape(
             lambda keys: jax.tree.map(lambda x: x[0], environment.vary(keys)), keys
         ),)
-    full = jax.eval_shape(environment.reset, key, *variation)
-    structure = jax.tree.structure(full)
-    read = structure.unflatten(_read(environment, full, variation))
+    full, structure = jax.tree.flatten(jax.eval_shape(environment.reset, key, *variation))
+    kept = _read(environment, structure.unflatten(full), variation)
+    # Arrays of size zero hold nothing, and lose their sharding on the way through a program.
+    kept = [keep and x.size > 0 for keep, x in zip(kept, full, strict=True)]
 
     def strip(state: Any) -> Any:
-        return jax.tree.map(lambda x, keep: x if keep else jnp.zeros((0,), x.dtype), state, read)
+        leaves = zip(jax.tree.leaves(state), kept, strict=True)
+        return structure.unflatten([x if keep else None for x, keep in leaves])
 
     def fill(state: Any) -> Any:
-        return jax.tree.map(
-            lambda x, like, keep: x if keep else jnp.zeros(like.shape, like.dtype),
-            state, full, read,
-        )
+        left = iter(jax.tree.leaves(state))
+        return structure.unflatten([
+            next(left) if keep else jnp.zeros(x.shape, x.dtype)
+            for x, keep in zip(full, kept, strict=True)
+        ])
 
     return dataclasses.replace(
         environment,

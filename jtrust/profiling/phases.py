@@ -111,7 +111,8 @@ def _act(trainer: Trainer, state: TrainState, observation: Any) -> jax.Array:
 
     by_environment = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
     size = trainer.block_size(state.episodes.state)
-    return in_blocks(block, size, trainer.environment_keys(state), by_environment)[1]
+    keys = trainer.environment_keys(state)[:, 0]
+    return in_blocks(block, size, keys, by_environment)[1]
 
 
 def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
