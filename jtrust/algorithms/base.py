@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.trust_region import fisher_operator, in_blocks, mean_over
+from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
 
 Params = Any
 DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
@@ -179,7 +179,7 @@ class Surrogate:
     ) -> Callable[[Params], Params]:
         """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
         observation = flatten_time(self._by_time[::stride])
-        distribution_fn = in_blocks(self._distribution_fn)
+        distribution_fn = in_state_blocks(self._distribution_fn)
         return fisher_operator(
             lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis
         )

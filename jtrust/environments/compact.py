@@ -65,7 +65,7 @@ def _read(environment: Environment, state: Any, variation: tuple) -> list[bool]:
     info = getattr(number, "info", None)
     if isinstance(info, Mapping) and "truncation" in info:
         wanted.add(info["truncation"])
-    # An empty array of random keys cannot be made.
+    # Random keys stay: there are no zeros of them to stand in their place.
     read = [
         i in wanted or jnp.issubdtype(x.dtype, jax.dtypes.extended) for i, x in enumerate(leaves)
     ]

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from jtrust.algorithms import Batch
 from jtrust.algorithms.base import Surrogate
 from jtrust.training import Trainer, TrainState
+from jtrust.training.loop import ACTIONS
 from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, per_shard
 from jtrust.training.rollout import in_blocks
 
@@ -111,7 +112,7 @@ def _act(trainer: Trainer, state: TrainState, observation: Any) -> jax.Array:
 
     by_environment = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
     size = trainer.block_size(state.episodes.state)
-    keys = trainer.environment_keys(state)[:, 0]
+    keys = trainer.environment_keys(state)[:, ACTIONS]
     return in_blocks(block, size, keys, by_environment)[1]
 
 

@@ -51,8 +51,7 @@ from jtrust.training.state import TrainState
 from jtrust.trust_region import mean_over
 
 # What a random key is for.
-_ACTIONS, _STARTS, _MINIBATCHES = range(3)
-_PURPOSES = 3
+ACTIONS, STARTS, MINIBATCHES = PURPOSES = range(3)
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
 # Iterations dispatched before an earlier one is waited for, on several CPU devices.
@@ -211,7 +210,7 @@ class Trainer:
         key = jax.random.fold_in(state.key, state.iteration)
         index = environment_index(self.num_envs // self.mesh.size)
         # All at once: each call of the generator is a loop of its own to compile.
-        number = index[:, None] * _PURPOSES + jnp.arange(_PURPOSES)
+        number = index[:, None] * len(PURPOSES) + jnp.asarray(PURPOSES)
         return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, number)
 
     def gather(
@@ -227,7 +226,7 @@ class Trainer:
         )
         with jax.named_scope("rollout"):
             episodes, trajectory, totals = in_blocks(
-                run, self.block_size(starts), episodes, starts, keys[:, _ACTIONS]
+                run, self.block_size(starts), episodes, starts, keys[:, ACTIONS]
             )
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
 
@@ -243,7 +242,7 @@ class Trainer:
         """Start states for the episodes that begin in this iteration, [N, ...] each leaf."""
         with jax.named_scope("fresh_starts"):
             return start_states(
-                self.environment, keys[:, _STARTS], state.episodes.variation
+                self.environment, keys[:, STARTS], state.episodes.variation
             )
 
     def begun(self, state: TrainState, starts: Any) -> Episodes:
@@ -285,7 +284,7 @@ class Trainer:
         """The environments of `gather` under random actions and nothing else, for comparison."""
         action = jax.vmap(
             lambda key: self.environment.action.sample(key, (self.unroll_length,)), out_axes=1
-        )(keys[:, _ACTIONS])
+        )(keys[:, ACTIONS])
         return self.replay(state, self.fresh_starts(state, keys), action)
 
     def estimate(
@@ -321,7 +320,7 @@ class Trainer:
                 action=trajectory.action,
                 advantage=standardize(advantages),
                 value_target=(targets - target_mean) / target_std,
-                environment_keys=keys[:, _MINIBATCHES],
+                environment_keys=keys[:, MINIBATCHES],
             )
         return state, batch, drift_kl
 

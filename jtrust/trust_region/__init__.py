@@ -8,7 +8,7 @@ from jtrust.trust_region.conjugate_gradient import conjugate_gradient
 from jtrust.trust_region.fisher import (
     fisher_operator,
     fisher_vector_product,
-    in_blocks,
+    in_state_blocks,
     mean_over,
 )
 from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
@@ -19,6 +19,6 @@ __all__ = [
     "conjugate_gradient",
     "fisher_operator",
     "fisher_vector_product",
-    "in_blocks",
+    "in_state_blocks",
     "mean_over",
 ]

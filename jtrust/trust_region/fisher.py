@@ -59,7 +59,7 @@ def fisher_operator(
 _BLOCK, _LEAST_BLOCK = 4096, 1024
 
 
-def in_blocks(
+def in_state_blocks(
     distribution_fn: Callable[[Params, jax.Array], Distribution],
 ) -> Callable[[Params, jax.Array], Distribution]:
     """(params, observations [B, O]) -> distribution [B], one block of states after another.

@@ -75,10 +75,10 @@ class BatchedEnvironment(VecEnv):
         return [None] * self.num_envs
 
     def set_attr(self, attr_name, value, indices=None):
-        raise NotImplementedError
+        raise AttributeError(f"{attr_name}: the environments are one compiled batch")
 
     def env_method(self, method_name, *args, indices=None, **kwargs):
-        raise NotImplementedError
+        raise AttributeError(f"{method_name}: the environments are one compiled batch")
 
     def env_is_wrapped(self, wrapper_class, indices=None):
         return [False] * self.num_envs

@@ -51,9 +51,6 @@ _ALL = (
 )
 SUITE = {task.name: task for task in _ALL}
 
-# Trainers that are not jtrust, and the tasks that each is run on; None for all that it can.
-PEERS = ("brax-ppo", "sb3-trpo", "rejax-ppo")
-
 
 def parse_arm(arm: str) -> tuple[str, dict[str, Any]]:
     """`trpo:max_kl=0.02,num_envs=64` -> ("trpo", {"max_kl": 0.02, "num_envs": 64}).

@@ -14,7 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
-from jtrust.trust_region import fisher_operator, fisher_vector_product, in_blocks
+from jtrust.trust_region import fisher_operator, fisher_vector_product, in_state_blocks
 
 INPUTS, HIDDEN, ACTIONS, STATES = 3, 4, 2, 6
 HEADS = ["shared", "broadcast", "tanh", "by state", "categorical"]
@@ -143,10 +143,10 @@ def test_blocks_of_states_give_the_product_of_all_at_once(head, count):
     def distribution(p, observation):
         return make_distribution_fn(head, observation)(p)
 
-    blocked = fisher_vector_product(lambda p: in_blocks(distribution)(p, x), params, vector)
+    blocked = fisher_vector_product(lambda p: in_state_blocks(distribution)(p, x), params, vector)
     whole = flatten(fisher_vector_product(lambda p: distribution(p, x), params, vector))
     np.testing.assert_allclose(flatten(blocked), whole, atol=1e-5 * np.abs(whole).max())
-    loops = str(jax.make_jaxpr(in_blocks(distribution))(params, x)).count("scan[")
+    loops = str(jax.make_jaxpr(in_state_blocks(distribution))(params, x)).count("scan[")
     assert loops == (count != 4099)
 
 
