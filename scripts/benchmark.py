@@ -26,12 +26,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -40,7 +38,9 @@ import jax
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 from scripts.benchmarks import comparisons, microbenchmarks, processes
 from scripts.benchmarks.timing import Row
+from scripts.installed import described, versions
 
+PACKAGES = ("jtrust", "jax", "jaxlib", "brax", "flax", "optax", "torch", "sb3-contrib")
 # Each part, and the repeats of its long and its short form; 0 for none.
 PARTS: dict[str, tuple[Callable[[bool, int], Iterable[Row]], int, int]] = {
     "limit": (microbenchmarks.limit, 7, 5),
@@ -55,16 +55,6 @@ PARTS: dict[str, tuple[Callable[[bool, int], Iterable[Row]], int, int]] = {
 }
 
 
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("jtrust", "jax", "jaxlib", "brax", "flax", "optax", "torch", "sb3-contrib"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", choices=PARTS, help="only these")
@@ -76,7 +66,7 @@ def main() -> int:
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     device = jax.devices()[0]
     print(f"{device.device_kind} x {len(jax.devices())}, {os.cpu_count()} CPUs; "
-          + ", ".join(f"{k} {v}" for k, v in versions().items()) + "\n")
+          + described(*PACKAGES) + "\n")
     print("| part | measured | ratio | smallest to largest | repeats | detail |\n"
           "| --- | --- | --- | --- | --- | --- |", flush=True)
     rows: list[Row] = []
@@ -102,7 +92,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps({
             "device": device.device_kind, "devices": len(jax.devices()), "cpus": os.cpu_count(),
-            "versions": versions(), "rows": [row.__dict__ for row in rows],
+            "versions": versions(*PACKAGES), "rows": [row.__dict__ for row in rows],
         }, indent=2) + "\n")
     return 0
 

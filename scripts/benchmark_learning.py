@@ -15,13 +15,15 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+# This folder itself must not be looked in: its profile.py is named like a standard module.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+from scripts.installed import described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +111,8 @@ def main() -> int:
         t for t in TASKS
         if arguments.only in (None, t.algorithm) and arguments.env in (None, t.env)
     ]
-    names = ("jtrust", "jax", "brax")
-    print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}, "
-          + ", ".join(f"{n} {version(n)}" for n in names) + "\n")
+    names = described("jtrust", "jax", "brax", "playground", "gymnax")
+    print(f"{os.cpu_count()} CPUs, {names}\n")
     print("| environment | algorithm | seed | return | steps | seconds | largest KL / max_kl "
           "| largest drift / max_kl | refused | target |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)

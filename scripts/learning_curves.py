@@ -22,12 +22,12 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # This folder itself must not be looked in: its profile.py is named like a standard module.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
+from scripts.installed import described
 from scripts.learning.suite import SUITE
 
 DATA = ROOT / "docs" / "learning"
@@ -73,13 +73,8 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
 def versions(python: str) -> str:
     if python != sys.executable:
         return "rejax in an environment of its own"
-    found = [f"Python {platform.python_version()}"]
-    for name in ("jtrust", "jax", "brax", "playground", "gymnax", "sb3-contrib"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found) + f", {platform.machine()} CPU, {datetime.date.today()}"
+    names = described("jtrust", "jax", "brax", "playground", "gymnax", "sb3-contrib")
+    return f"{names}, {platform.machine()} CPU, {datetime.date.today()}"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -18,10 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PLACE = Path(__file__).resolve().parents[1] / "checkpoints" / "pretrained"
+# This folder itself must not be looked in: its profile.py is named like a standard module.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+from scripts.installed import versions
+
+PLACE = ROOT / "checkpoints" / "pretrained"
 EPISODES = 128
 
 
@@ -70,7 +74,8 @@ def make(name: str) -> dict:
     card = {
         **found, "command": "jtrust " + " ".join(command),
         "seconds": round(json.loads(rows[-1])["time/seconds"], 1),
-        "device": f"{os.cpu_count()} {platform.machine()} CPUs", "versions": _versions(),
+        "device": f"{os.cpu_count()} {platform.machine()} CPUs",
+        "versions": versions("jtrust", "jax", "brax", "playground", "gymnax"),
     }
     (final / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
@@ -81,16 +86,6 @@ def _jtrust(*arguments: str) -> str:
         [sys.executable, "-m", "jtrust", *arguments], check=True, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     ).stdout
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("jtrust", "jax", "brax", "playground", "gymnax"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write_list() -> None:

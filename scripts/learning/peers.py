@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import os
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from scripts.learning.suite import Task
@@ -38,15 +40,16 @@ PUBLISHED = {
 }
 
 
-class _Enough(Exception):
-    """The time that a run may take is over."""
-
-
 def brax_ppo(
     task: Task, settings: dict[str, Any], seed: int, most_seconds: float, evaluations: int,
-    episodes: int,
+    episodes: int, keep: Callable[[dict], None],
 ) -> dict[str, Any]:
-    """Trains with the published settings; see `worker` for what comes back."""
+    """Trains with the published settings; see `worker` for what comes back.
+
+    The first evaluation is of the untrained policy. brax gives control back at evaluations alone,
+    so when the time is over the process is ended, with what it has by then given to `keep`; where
+    that is the untrained policy alone, it stands for the whole time.
+    """
     from scripts.benchmarks import brax_ppo as mended
 
     suite, name = task.env.split("/")
@@ -64,19 +67,34 @@ def brax_ppo(
 
     def progress(step: int, metrics: dict) -> None:
         seconds = time.perf_counter() - start - metrics["eval/walltime"]
-        if step:
-            found["step"].append(int(step))
-            found["seconds"].append(round(float(seconds), 2))
-            found["return"].append(float(f"{float(metrics['eval/episode_reward']):.5g}"))
-        if seconds > most_seconds:
-            raise _Enough
+        found["step"].append(int(step))
+        found["seconds"].append(round(float(seconds), 2))
+        found["return"].append(float(f"{float(metrics['eval/episode_reward']):.5g}"))
+        due = most_seconds - seconds
+        if due <= 0:
+            end()
+        # Evaluations do not count, so what is left is counted afresh after each.
+        timers.append(threading.Timer(due, end))
+        timers[-1].daemon = True
+        timers[-1].start()
+        if len(timers) > 1:
+            timers[-2].cancel()
 
-    with contextlib.suppress(_Enough):
-        mended.train(
-            environment, progress_fn=progress, seed=seed, num_eval_envs=episodes,
-            deterministic_eval=True, num_evals=points + 1,
-            num_timesteps=points * between * per_update, **published,
-        )
+    def end() -> None:
+        if found["step"] == [0]:
+            found["step"].append(0)
+            found["seconds"].append(most_seconds)
+            found["return"].append(found["return"][0])
+        keep({"evaluations": found})
+        os._exit(0)
+
+    timers: list[threading.Timer] = []
+    mended.train(
+        environment, progress_fn=progress, seed=seed, num_eval_envs=episodes,
+        deterministic_eval=True, num_evals=points + 1,
+        num_timesteps=points * between * per_update, **published,
+    )
+    timers[-1].cancel()
     return {"evaluations": found}
 
 

@@ -118,20 +118,23 @@ def _thinned(rows: list[dict]) -> dict[str, list]:
     return found
 
 
-def brax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+def brax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float,
+                 keep: Callable[[dict], None]) -> dict:
     """A run by brax's PPO with what brax, or Playground, publishes for the environment."""
     from scripts.learning import peers
 
-    return peers.brax_ppo(task, settings, seed, most_seconds, EVALUATIONS, EPISODES)
+    return peers.brax_ppo(task, settings, seed, most_seconds, EVALUATIONS, EPISODES, keep)
 
 
-def sb3_trpo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+def sb3_trpo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float,
+                 keep: Callable[[dict], None]) -> dict:
     from scripts.learning import sb3
 
     return sb3.trpo(task, settings, seed, most_seconds, EVALUATIONS, EPISODES)
 
 
-def rejax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float) -> dict:
+def rejax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float,
+                  keep: Callable[[dict], None]) -> dict:
     from scripts.learning import peers
 
     return peers.rejax_ppo(task, settings, seed, EVALUATIONS, EPISODES)
@@ -150,11 +153,14 @@ def main() -> None:
     name, arm, seed, most_seconds, out = sys.argv[1:]
     task = SUITE[name]
     algorithm, settings = parse_arm(arm)
+
+    def keep(found: dict) -> None:
+        Path(out).write_text(json.dumps(found))
+
     if algorithm in _PEERS:
-        found = _PEERS[algorithm](task, settings, int(seed), float(most_seconds))
+        keep(_PEERS[algorithm](task, settings, int(seed), float(most_seconds), keep))
     else:
-        found = jtrust_run(task, algorithm, settings, int(seed), float(most_seconds))
-    Path(out).write_text(json.dumps(found))
+        keep(jtrust_run(task, algorithm, settings, int(seed), float(most_seconds)))
 
 
 if __name__ == "__main__":
