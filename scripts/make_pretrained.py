@@ -41,7 +41,7 @@ class Pretrained:
 
 POLICIES = {
     "inverted_pendulum": Pretrained("brax/inverted_pendulum", 1_000_000),
-    "inverted_double_pendulum": Pretrained("brax/inverted_double_pendulum", 5_000_000),
+    "inverted_double_pendulum": Pretrained("brax/inverted_double_pendulum", 3_000_000),
     "reacher": Pretrained("brax/reacher", 10_000_000, options=("--backend", "spring")),
     "hopper": Pretrained("brax/hopper", 20_000_000, options=("--backend", "spring")),
     "walker2d": Pretrained("brax/walker2d", 20_000_000, options=("--backend", "spring")),

@@ -59,6 +59,7 @@ class Batch:
       advantage: mean 0 and standard deviation 1 over all shards, [T, N].
       value_target: on the value network's output scale, [T, N].
       environment_keys: one random key per environment, [N]; consumed.
+      trust: share of `max_kl` that this batch may use, []; see `Algorithm.advantage_floor`.
     """
 
     observation: jax.Array
@@ -67,6 +68,7 @@ class Batch:
     advantage: jax.Array
     value_target: jax.Array
     environment_keys: jax.Array
+    trust: jax.Array | float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,10 @@ class Algorithm:
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats) in the objective, whose advantages have
         a standard deviation of one.
+      advantage_floor: where the advantages' standard deviation is a smaller share than this of the
+        returns' root mean square, updates are shortened in proportion. Standardised, the
+        advantages of a task that is done are noise as large as any, and full steps along it
+        unlearn the task; 0 takes full steps always.
       value_learning_rate: Adam's step size for the value network.
       value_epochs: passes over a batch when fitting values.
       value_minibatches: gradient steps per pass.
@@ -93,6 +99,7 @@ class Algorithm:
     discount: float = 0.99
     gae_lambda: float = 0.95
     entropy_cost: float = 0.0
+    advantage_floor: float = 0.003
     value_learning_rate: float = 1e-3
     value_epochs: int = static(2)
     value_minibatches: int = static(8)
@@ -102,6 +109,7 @@ class Algorithm:
         checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.99)
         checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
         checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
+        checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
         checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
         checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
         checks.whole_number("value_minibatches", self.value_minibatches, example=8)
@@ -190,12 +198,14 @@ class Surrogate:
 
 
 def policy_metrics(
-    measured: dict[str, jax.Array], predicted_kl: jax.Array, accepted: jax.Array, scale: jax.Array
+    measured: dict[str, jax.Array], predicted_kl: jax.Array, accepted: jax.Array, scale: jax.Array,
+    limit: jax.Array,
 ) -> dict[str, jax.Array]:
     """The metrics that every algorithm reports of its policy update, under the same names."""
     return {
         "policy/kl": measured["kl"],
         "policy/kl_predicted": predicted_kl,
+        "policy/kl_limit": jnp.asarray(limit, jnp.float32),
         "policy/accepted": accepted.astype(jnp.float32),
         "policy/step_scale": scale,
         "policy/entropy": measured["entropy"],

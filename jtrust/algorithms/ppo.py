@@ -121,26 +121,32 @@ class _ProximalPolicy(Algorithm):
             )
         with jax.named_scope("line_search"):
             move = jax.tree.map(jnp.subtract, new_params, params)
-            kept, coefficient = self._keep_inside(surrogate, move, state.kl_coefficient)
+            kept, coefficient = self._keep_inside(
+                surrogate, move, state.kl_coefficient, batch.trust
+            )
         new_params = jax.tree.map(
             lambda p, m: jnp.where(kept.accepted, p + kept.scale * m, p), params, move
         )
         with jax.named_scope("fisher_vector_products"):
             predicted = 0.5 * kept.scale**2 * tree_dot(move, surrogate.fisher()(move))
-        metrics = policy_metrics(kept.aux, predicted, kept.accepted, kept.scale)
+        metrics = policy_metrics(
+            kept.aux, predicted, kept.accepted, kept.scale, self.max_kl * batch.trust
+        )
         metrics["policy/skipped"] = skipped
         metrics.update(self.own_metrics(outside, coefficient, axis_name))
         return new_params, PPOState(optimizer_state, coefficient), metrics
 
-    def _keep_inside(self, surrogate: Surrogate, move: Params, coefficient: jax.Array):
+    def _keep_inside(
+        self, surrogate: Surrogate, move: Params, coefficient: jax.Array, trust: jax.Array | float
+    ):
         def accept(scale):
             candidate = tree_add(surrogate.old_params, move, scale)
             measured = surrogate.at(candidate)
-            good = within(measured["kl"], self.max_kl) & finite(candidate)
+            good = within(measured["kl"], self.max_kl * trust) & finite(candidate)
             return good & jnp.isfinite(measured["gain"]), measured
 
         kept = backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
-        return kept, self.next_coefficient(coefficient, kept.aux["kl"])
+        return kept, self.next_coefficient(coefficient, kept.aux["kl"] / trust)
 
     def next_coefficient(self, coefficient: jax.Array, kl: jax.Array) -> jax.Array:
         return coefficient

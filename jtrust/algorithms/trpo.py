@@ -54,11 +54,12 @@ class _NaturalGradient(Algorithm):
         self, state: Any, params: Params, distribution_fn: DistributionFn, batch: Batch,
         axis_name: str | None = None,
     ) -> tuple[Params, Any, dict[str, jax.Array]]:
-        """maximise L(θ) subject to E_s[D_KL(π_old || π_θ)] <= max_kl.
+        """maximise L(θ) subject to E_s[D_KL(π_old || π_θ)] <= δ, which is max_kl or less.
 
         Schulman et al., 2015 (arXiv:1502.05477), appendix C: with g = ∇L and F the Fisher
-        matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 max_kl / dᵀFd), θ = θ_old + α β d.
+        matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 δ / dᵀFd), θ = θ_old + α β d.
         """
+        limit = self.max_kl * batch.trust
         # Conjugate gradients amplify rounding; a GPU's TF32 products would be its whole residual.
         with jax.default_matmul_precision("float32"):
             surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
@@ -72,21 +73,23 @@ class _NaturalGradient(Algorithm):
                 # of the quadratic model.
                 curvature = tree_dot(direction, gradient)
                 curvature -= self.damping * tree_dot(direction, direction)
-            length = jnp.sqrt(2.0 * self.max_kl / jnp.where(curvature > 0, curvature, jnp.inf))
+            length = jnp.sqrt(2.0 * limit / jnp.where(curvature > 0, curvature, jnp.inf))
             full_step = jax.tree.map(lambda d: length * d, direction)
             with jax.named_scope("line_search"):
-                scale, accepted, measured = self.choose_scale(surrogate, params, full_step)
+                scale, accepted, measured = self.choose_scale(
+                    surrogate, params, full_step, limit
+                )
         new_params = jax.tree.map(
             lambda p, d: jnp.where(accepted, p + scale * d, p), params, full_step
         )
-        metrics = policy_metrics(measured, scale**2 * self.max_kl, accepted, scale)
+        metrics = policy_metrics(measured, scale**2 * limit, accepted, scale, limit)
         sound = finite((gradient, direction)) & (curvature > 0)
         metrics["policy/skipped"] = 1.0 - sound.astype(jnp.float32)
         metrics["policy/cg_residual"] = residual / jnp.sqrt(tree_dot(gradient, gradient))
         return new_params, state, metrics
 
     def choose_scale(
-        self, surrogate: Surrogate, params: Params, full_step: Params
+        self, surrogate: Surrogate, params: Params, full_step: Params, limit: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """How much of the full step to take: (α [], accepted [], what was measured there)."""
         raise NotImplementedError
@@ -117,12 +120,12 @@ class TRPO(_NaturalGradient):
         )
         checks.whole_number("max_backtracks", self.max_backtracks, maximum=1000, example=30)
 
-    def choose_scale(self, surrogate, params, full_step):
+    def choose_scale(self, surrogate, params, full_step, limit):
         def accept(scale):
             candidate = tree_add(params, full_step, scale)
             measured = surrogate.at(candidate)
             # A comparison with NaN is false, so only the parameters need a look of their own.
-            good = within(measured["kl"], self.max_kl) & (measured["gain"] > 0) & finite(candidate)
+            good = within(measured["kl"], limit) & (measured["gain"] > 0) & finite(candidate)
             return good, measured
 
         search = backtracking_line_search(
@@ -144,10 +147,10 @@ class NPG(_NaturalGradient):
 
     name: ClassVar[str] = "npg"
 
-    def choose_scale(self, surrogate, params, full_step):
+    def choose_scale(self, surrogate, params, full_step, limit):
         full = surrogate.at(tree_add(params, full_step))
-        over = full["kl"] / self.max_kl
-        fits = within(full["kl"], self.max_kl)
+        over = full["kl"] / limit
+        fits = within(full["kl"], limit)
 
         def shorten():
             # A little inside the limit: the cubic term that made the step too long is still there.
@@ -155,7 +158,7 @@ class NPG(_NaturalGradient):
             return scale, surrogate.at(tree_add(params, full_step, scale))
 
         scale, measured = jax.lax.cond(fits, lambda: (jnp.float32(1.0), full), shorten)
-        accepted = within(measured["kl"], self.max_kl) & finite(
+        accepted = within(measured["kl"], limit) & finite(
             tree_add(params, full_step, scale)
         )
         measured = jax.tree.map(

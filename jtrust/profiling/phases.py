@@ -19,7 +19,7 @@ from jtrust.training.rollout import in_blocks
 
 BY_TIME = PartitionSpec(None, AXIS)
 _BATCH_SPEC = Batch(**{
-    field.name: SHARDED if field.name == "environment_keys" else BY_TIME
+    field.name: {"environment_keys": SHARDED, "trust": REPLICATED}.get(field.name, BY_TIME)
     for field in dataclasses.fields(Batch)
 })
 

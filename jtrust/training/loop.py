@@ -54,6 +54,8 @@ from jtrust.trust_region import mean_over
 ACTIONS, STARTS, MINIBATCHES = PURPOSES = range(3)
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
+# No update is held to less than this share of `max_kl`: below it a KL is float32's rounding.
+_LEAST_TRUST = 1e-3
 # Iterations dispatched before an earlier one is waited for, on several CPU devices.
 _MOST_UNDER_WAY = 8
 
@@ -321,6 +323,7 @@ class Trainer:
                 advantage=standardize(advantages),
                 value_target=(targets - target_mean) / target_std,
                 environment_keys=keys[:, MINIBATCHES],
+                trust=trust(advantages, state.target_moments, self.algorithm.advantage_floor),
             )
         return state, batch, drift_kl
 
@@ -482,15 +485,28 @@ def standardize(x: jax.Array) -> jax.Array:
     return (x - mean) * jax.lax.rsqrt(variance + 1e-12)
 
 
+def trust(advantages: jax.Array, targets: Moments, floor: jax.Array | float) -> jax.Array:
+    """The share of the trust region that advantages are worth, [].
+
+    A step's length goes with the advantages' standard deviation once that is below `floor` times
+    the root mean square of the value targets, and its KL with the square.
+    """
+    spread = _variance(advantages)
+    size = targets.mean**2 + targets.variance
+    share = spread / jnp.maximum(floor**2 * size, 1e-30)
+    return jnp.clip(share, _LEAST_TRUST, 1.0)
+
+
+def _variance(x: jax.Array) -> jax.Array:
+    """Variance over all shards, []."""
+    mean = mean_over(jnp.mean(x), AXIS)
+    return mean_over(jnp.mean((x - mean) ** 2), AXIS)
+
+
 def explained_variance(values: jax.Array, targets: jax.Array) -> jax.Array:
     """1 - Var(target - value) / Var(target) over all shards; 0 for constant targets."""
-
-    def variance(x):
-        mean = mean_over(jnp.mean(x), AXIS)
-        return mean_over(jnp.mean((x - mean) ** 2), AXIS)
-
-    total = variance(targets)
-    return jnp.where(total > 0, 1.0 - variance(targets - values) / total, 0.0)
+    total = _variance(targets)
+    return jnp.where(total > 0, 1.0 - _variance(targets - values) / total, 0.0)
 
 
 def summarize_episodes(

@@ -36,7 +36,7 @@ class Task:
 
 _ALL = (
     Task("inverted_pendulum", "brax/inverted_pendulum", 1_000_000, 0, 1000, "generalized"),
-    Task("inverted_double_pendulum", "brax/inverted_double_pendulum", 5_000_000, 0, 9350,
+    Task("inverted_double_pendulum", "brax/inverted_double_pendulum", 3_000_000, 0, 9350,
          "generalized"),
     Task("reacher", "brax/reacher", 5_000_000, -400, -10, "spring"),
     Task("hopper", "brax/hopper", 5_000_000, 0, 1500, "spring"),
