@@ -124,9 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from scripts.learning.report import write
+    from scripts.learning import plots, tables
 
-    write(arguments.data)
+    data = tables.load_all(arguments.data)
+    text = tables.as_markdown(data)
+    (arguments.data.parent / "tables.md").write_text(text)
+    plots.draw(tables.without_studies(data), arguments.data.parent)
+    print(text)
     return 0
 
 
