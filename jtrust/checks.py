@@ -8,6 +8,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+# Arguments that only Python has.
+_NO_OPTIONS = ("env", "options", "environment", "policy_network", "value_network", "randomizer")
+
 
 class BadArgument(ValueError):
     """A user's mistake: which argument, what was given, and what would do.
@@ -22,7 +25,9 @@ class BadArgument(ValueError):
 
     def as_option(self) -> str:
         """The same sentence in the command line's terms: `--max-kl nan: ...`."""
-        option = self.name if self.name.isupper() else "--" + self.name.replace("_", "-")
+        option = self.name
+        if option.isidentifier() and not option.isupper() and option not in _NO_OPTIONS:
+            option = "--" + option.replace("_", "-")
         return f"{option} {_short(str(self.value))}: {self.remedy}"
 
 

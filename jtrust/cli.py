@@ -191,10 +191,12 @@ def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
 
 
 def _key_and_value(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`; a value that is JSON is what it says, any other a text."""
+    """`KEY=VALUE`; a value that is JSON, or True or False, is what it says, any other a text."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise checks.BadArgument("env_option", text, "must be KEY=VALUE")
+    if value in ("True", "False"):
+        return key, value == "True"
     try:
         return key, json.loads(value)
     except ValueError:

@@ -92,14 +92,21 @@ def own_policy(module: nn.Module | None, inputs: int, action: ActionSpace) -> Ow
     def act(variables: Any, x: jax.Array, key: jax.Array) -> Any:
         found["distribution"] = distribution = module.apply(variables, x)
         found["missing"] = [part for part in _INTERFACE if not hasattr(distribution, part)]
-        if found["missing"]:
+        leaves = jax.tree.leaves(distribution)
+        found["types"] = sorted({str(getattr(x, "dtype", type(x).__name__)) for x in leaves})
+        if found["missing"] or found["types"] != ["float32"]:
             return None
         distribution = distribution.broadcast()
         found["batch_shape"] = distribution.batch_shape
         if isinstance(distribution, Categorical):
             found["logits"] = distribution.logits.shape[len(_BATCH):]
         action = distribution.sample(key)
-        return action, distribution.log_prob(action)
+        numbers = {
+            "entropy": distribution.entropy(), "kl_divergence": distribution.kl_divergence(
+                distribution
+            ), "log_prob": distribution.log_prob(action),
+        }
+        return action, distribution.mode(), numbers
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     given = _abstract(name, module, inputs, act, variables, _tried_with(inputs), key)
@@ -110,7 +117,13 @@ def own_policy(module: nn.Module | None, inputs: int, action: ActionSpace) -> Ow
             f"must return a distribution, such as those of jtrust.distributions; {what} has no "
             + ", ".join(found["missing"]),
         )
-    actions, log_prob = given
+    if found["types"] != ["float32"]:
+        raise checks.BadArgument(
+            name, type(module).__name__,
+            f"must return a distribution that is a pytree of float32 arrays; this {what} holds "
+            + ", ".join(found["types"]),
+        )
+    actions, modes, numbers = given
     shape, kind, logits, wanted = {
         Box: lambda a: (
             (a.size,), jnp.floating, None, f"actions [..., {a.size}], such as a DiagonalGaussian"
@@ -124,8 +137,9 @@ def own_policy(module: nn.Module | None, inputs: int, action: ActionSpace) -> Ow
         ),
     }[type(action)](action)
     good = (
-        found["batch_shape"] == log_prob.shape == _BATCH
-        and actions.shape == _BATCH + shape
+        found["batch_shape"] == _BATCH
+        and all(x.shape == _BATCH for x in numbers.values())
+        and actions.shape == modes.shape == _BATCH + shape
         and jnp.issubdtype(actions.dtype, kind)
         and found.get("logits", logits) == logits
     )

@@ -38,6 +38,18 @@ def test_training_says_how_it_goes_and_where_it_ended(tmp_path, monkeypatch, cap
     assert (tmp_path / f"{path}-2" / "config.json").exists()
 
 
+def test_actions_in_bins_are_trained_resumed_and_evaluated(tmp_path, capfd):
+    run = str(tmp_path / "run")
+    arguments = ["train", "brax/fast", "--action-bins", "5", "--steps", "128", "--run-dir", run]
+    assert main([*arguments, *TINY]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["action"] == {"kind": "bins", "size": 1, "bins": 5, "low": -1.0, "high": 1.0}
+    assert main(["resume", run, "--steps", "256", "--devices", "1"]) == 0
+    capfd.readouterr()
+    assert main(["evaluate", run, "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["step"] == 256
+
+
 def test_resume_goes_on_and_then_has_nothing_left_to_do(run_dir, capfd):
     assert main(["resume", str(run_dir), "--steps", "640", "--devices", "1"]) == 0
     captured = capfd.readouterr()

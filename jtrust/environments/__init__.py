@@ -37,7 +37,7 @@ def split_name(name: str) -> tuple[str, str]:
     return (suite, rest) if slash else ("brax", name)
 
 
-def make_env(name: str, **kwargs: Any) -> Environment:
+def make_env(name: str, /, **kwargs: Any) -> Environment:
     """Makes an environment by name.
 
     Args:

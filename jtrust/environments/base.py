@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 
 from jtrust import checks
+from jtrust.environments.tracing import trace_pair, trace_variation
 
 State = Any  # one environment's state; has .obs, .reward and .done
 DEFAULT_EPISODE_LENGTH = 1000
+
+
+def _check_box(size: Any, low: Any, high: Any) -> None:
+    checks.whole_number("Box.size", size, example=3)
+    for name, bound in (("Box.low", low), ("Box.high", high)):
+        if not checks.is_number(bound) or not math.isfinite(bound):
+            raise checks.BadArgument(
+                name, bound, "must be one finite number, for all dimensions; scale others in step"
+            )
+    if not low < high:
+        raise checks.BadArgument("Box.low", low, f"must be below high, {high}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
     """Continuous actions, [size], each within [low, high].
 
-    Policies act on the scale [-1, 1]; `to_environment` clips to it and maps it onto the range.
+    Policies act on the scale [-1, 1]; `to_environment` clips to it and maps it onto the range,
+    which all dimensions share.
     """
 
     size: int
     low: float = -1.0
     high: float = 1.0
+
+    def __post_init__(self):
+        _check_box(self.size, self.low, self.high)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         action = jnp.clip(action, -1.0, 1.0)
@@ -44,6 +59,9 @@ class Discrete:
     """One of `n` actions, an integer []."""
 
     n: int
+
+    def __post_init__(self):
+        checks.whole_number("Discrete.n", self.n, example=3)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         return action
@@ -64,6 +82,9 @@ class Bins:
     bins: int
     low: float = -1.0
     high: float = 1.0
+
+    def __post_init__(self):
+        _check_box(self.size, self.low, self.high)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         centre = -1.0 + action * (2.0 / (self.bins - 1))
@@ -144,10 +165,13 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 def describe(
     env: Any, name: str, *, action: ActionSpace | None = None,
-    episode_length: int = DEFAULT_EPISODE_LENGTH, options: Mapping[str, Any] | None = None,
+    episode_length: int | None = None, options: Mapping[str, Any] | None = None,
     policy_observation: str | None = None, value_observation: str | None = None,
 ) -> Environment:
     """Describes a Brax `Env`, or any object with pure `reset(key)` and `step(state, action)`.
+
+    It must not restart itself: what follows an end is the loop's business, and the last
+    observation is what a time limit is valued by.
 
     Nothing is computed: shapes are found by abstract evaluation. An object with a method `vary`
     takes the variation as a last argument of both (see `Environment.vary`).
@@ -157,7 +181,7 @@ def describe(
         dimensions, gives the space of actions where `action` does not.
       name: what to call it.
       action: the space of its actions; by default `Box(env.action_size)`.
-      episode_length: steps after which an episode is cut.
+      episode_length: steps after which an episode is cut; by default 1000.
       options: what it takes to make it again.
       policy_observation: of a dictionary of observations, which one the policy reads; by default
         "state", or the only one.
@@ -168,23 +192,27 @@ def describe(
       BadArgument: where a method or a field is missing or has the wrong shape.
     """
     if isinstance(env, Environment):
-        return env
-    episode_length = checks.whole_number("episode_length", episode_length, example=1000)
+        return _described_again(env, action, episode_length, policy_observation, value_observation)
+    episode_length = checks.whole_number(
+        "episode_length", DEFAULT_EPISODE_LENGTH if episode_length is None else episode_length,
+        example=1000,
+    )
     for method in ("reset", "step"):
         if not callable(getattr(env, method, None)):
             raise checks.BadArgument("env", env, f"needs a method {method}; or pass a name")
+    _refuse_restarts(env)
     if action is None:
         action = _action_of(env)
+    elif not isinstance(action, ActionSpace):
+        raise checks.BadArgument("action", action, "must be a jtrust.Box or jtrust.Discrete")
 
     vary = getattr(env, "vary", None)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    variation = () if vary is None else (_abstract_variation(vary, key),)
-    reset, start = _traced("reset", env.reset, key, *variation)
+    variation = () if vary is None else (trace_variation(vary, key),)
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    step, after = _traced("step", env.step, start, sample, *variation)
-    _check_same_state(start, after)
+    reset, step, start = trace_pair(env.reset, env.step, key, sample, variation)
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
     for key in {policy_key: 0, value_key: 0}:
@@ -197,6 +225,41 @@ def describe(
         name, reset, step, observation, action, episode_length, dict(options or {}),
         policy_key, value_key, vary,
     )
+
+
+def _described_again(
+    environment: Environment, action: Any, episode_length: Any, policy_observation: Any,
+    value_observation: Any,
+) -> Environment:
+    """An environment that is ready, with a time limit and observations chosen anew where given."""
+    if action is not None:
+        raise checks.BadArgument(
+            "action", action, f"{environment.name} has {environment.action} already; leave it out"
+        )
+    if episode_length is not None:
+        length = checks.whole_number("episode_length", episode_length, example=1000)
+        environment = dataclasses.replace(environment, episode_length=length)
+    if policy_observation is None and value_observation is None:
+        return environment
+    policy_key, value_key = _choose_keys(
+        environment.observation, policy_observation or environment.policy_key,
+        value_observation or environment.value_key,
+    )
+    return dataclasses.replace(environment, policy_key=policy_key, value_key=value_key)
+
+
+def _refuse_restarts(env: Any) -> None:
+    """Raises `BadArgument` for an environment inside a wrapper that restarts it."""
+    inner = env
+    while inner is not None:
+        if "AutoReset" in type(inner).__name__:
+            raise checks.BadArgument(
+                "env", type(inner).__name__,
+                "restarts itself, so that the last observation of an episode is lost; pass the "
+                "environment inside, such as brax.envs.get_environment(name)",
+            )
+        # Brax's wrappers pass on what they lack, so only what an object itself holds is looked at.
+        inner = getattr(inner, "__dict__", {}).get("env")
 
 
 def _action_of(env: Any) -> ActionSpace:
@@ -237,67 +300,6 @@ def _choose_keys(
     if value_key is None:
         value_key = "privileged_state" if "privileged_state" in observation else policy_key
     return policy_key, value_key
-
-
-def _abstract_variation(vary: Callable, key: Any) -> Any:
-    """Shapes of one environment's own variation."""
-    keys = jax.ShapeDtypeStruct((1,), key.dtype)
-    try:
-        return jax.eval_shape(lambda keys: jax.tree.map(lambda x: x[0], vary(keys)), keys)
-    except checks.BadArgument:
-        raise
-    except Exception as error:
-        message = str(error).strip().splitlines() or [""]
-        raise checks.BadArgument(
-            "env.vary", type(error).__name__, f"cannot be traced by JAX: {message[0]}"
-        ) from error
-
-
-def _traced(what: str, function: Callable, *args: Any) -> tuple[Callable, Any]:
-    """`function` with its tracing done, which takes a physics engine seconds, and what it returns.
-
-    Compiling a run then goes through the finished jaxpr, wherever it stands in the program.
-    """
-    try:
-        jaxpr, state = jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
-    except checks.BadArgument:
-        raise
-    except Exception as error:
-        message = str(error).strip().splitlines() or [""]
-        raise checks.BadArgument(
-            f"env.{what}", type(error).__name__, f"cannot be traced by JAX: {message[0]}"
-        ) from error
-    for field in ("obs", "reward", "done"):
-        if not hasattr(state, field):
-            raise checks.BadArgument(
-                f"env.{what}", type(state).__name__, f"must return a state with a field {field}"
-            )
-    for field in ("reward", "done"):
-        shape = getattr(getattr(state, field), "shape", None)
-        if shape != ():
-            raise checks.BadArgument(f"env.{what}().{field}", shape, "must be a scalar, shape ()")
-    inputs, output = jax.tree.structure(args), jax.tree.structure(state)
-
-    @functools.partial(jax.jit, inline=True)
-    def replay(*args):
-        given = jax.tree.structure(args)
-        if given != inputs:
-            raise TypeError(f"{what} takes {inputs}, not {given}")
-        return output.unflatten(jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args)))
-
-    return replay, state
-
-
-def _check_same_state(start: Any, after: Any) -> None:
-    if jax.tree.structure(start) != jax.tree.structure(after):
-        raise checks.BadArgument(
-            "env.step", "another structure than reset's", "must return a state like reset's"
-        )
-    leaves = jax.tree_util.tree_leaves_with_path(start)
-    for (path, a), b in zip(leaves, jax.tree.leaves(after), strict=True):
-        if a.shape != b.shape:
-            field = "env.step()" + jax.tree_util.keystr(path)
-            raise checks.BadArgument(field, b.shape, f"must have the shape of reset's, {a.shape}")
 
 
 def with_action_bins(environment: Environment, bins: int | None) -> Environment:

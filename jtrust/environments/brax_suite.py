@@ -45,7 +45,7 @@ def remark(name: str) -> str:
 
 
 def make(
-    name: str, *, backend: str | None = None, domain_randomization: bool = False,
+    name: str, /, *, backend: str | None = None, domain_randomization: bool = False,
     randomizer: Randomizer | None = None, **options: Any,
 ) -> Environment:
     """Makes a Brax environment.
@@ -53,14 +53,14 @@ def make(
     Args:
       name: one of `names()`.
       backend: one of `backends(name)`; by default Brax's own choice for it.
-      domain_randomization: must be False; Brax has no randomisers of its own.
+      domain_randomization: must be False without `randomizer`; Brax has no randomisers of its own.
       randomizer: gives every environment its own physical model: (system, keys [N]) ->
         (system, in_axes).
       **options: `describe`'s, and what the environment's class takes.
     """
     envs = _brax_envs()
     checks.one_of("ENV", name, names(), "Brax environment")
-    if domain_randomization:
+    if domain_randomization and randomizer is None:
         raise checks.BadArgument(
             "domain_randomization", domain_randomization,
             f"brax/{name} has no randomiser of its own; give one as randomizer=",
@@ -78,7 +78,8 @@ def make(
             warnings.filterwarnings("ignore", message="Brax System", category=UserWarning)
             env = envs.get_environment(name, **given)
     except TypeError as error:
-        # An unknown keyword reaches the base class, whose complaint names it.
+        for option in given:
+            checks.one_of(option, option, _options(envs._envs[name]), f"option of brax/{name}")
         raise checks.BadArgument("options", options, f"brax/{name} refuses it: {error}") from error
     label, stored = f"brax/{name}", {**given, **common}
     if randomizer is not None:
@@ -86,6 +87,18 @@ def make(
             raise checks.BadArgument("randomizer", randomizer, f"{label} has no physics")
         env, label = Randomized(env, "sys", randomizer), f"{label}+randomizer"
     return describe(env, label, options=stored, **common)
+
+
+def _options(kind: type) -> list[str]:
+    """What a class and those that it inherits from take, by name."""
+    found: dict[str, None] = {}
+    for base in kind.__mro__[:-1]:
+        if "__init__" in vars(base):
+            found |= dict.fromkeys(
+                p.name for p in inspect.signature(base.__init__).parameters.values()
+                if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+            )
+    return list(found)
 
 
 def _mend_fluid() -> None:

@@ -45,12 +45,16 @@ def remark(name: str) -> str:
     return "(needs a download of MNIST)" if _data_missing(name) else ""
 
 
-def make(name: str, *, backend: str | None = None, **options: Any) -> Environment:
+def make(
+    name: str, /, *, backend: str | None = None, domain_randomization: bool = False,
+    **options: Any,
+) -> Environment:
     """Makes a gymnax environment.
 
     Args:
       name: one of `names()`.
       backend: must be None.
+      domain_randomization: must be False.
       **options: `describe`'s, the environment's parameters, such as `max_torque`, and what its
         constructor takes. `episode_length` sets the environment's own time limit.
     """
@@ -58,6 +62,10 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
     checks.one_of("ENV", name, names(), "gymnax environment")
     if backend is not None:
         raise checks.BadArgument("backend", backend, f"gymnax/{name} has none; leave it out")
+    if domain_randomization:
+        raise checks.BadArgument(
+            "domain_randomization", domain_randomization, f"gymnax/{name} has none; leave it out"
+        )
     if _data_missing(name):
         raise checks.BadArgument(
             "ENV", f"gymnax/{name}", f"needs MNIST's four .gz files in {_MNIST}"
@@ -77,13 +85,10 @@ def make(name: str, *, backend: str | None = None, **options: Any) -> Environmen
         if key in arguments:
             continue
         checks.one_of(key, key, [*known, *of_class, "episode_length"], "option")
-        if not checks.is_number(value):
-            default = getattr(params, key)
-            raise checks.BadArgument(key, value, f"must be a number, such as {default}")
-        changed[key] = _like(getattr(params, key), value)
+        changed[key] = _like(key, getattr(params, key), value)
     length = common.setdefault("episode_length", int(params.max_steps_in_episode))
     length = checks.whole_number("episode_length", length, example=500)
-    changed["max_steps_in_episode"] = _like(params.max_steps_in_episode, length)
+    changed["max_steps_in_episode"] = type(params.max_steps_in_episode)(length)
     params = params.replace(**changed)
     stored = {**given, **{k: v for k, v in common.items() if k in options}}
     return describe(Adapter(env, params), f"gymnax/{name}", options=stored, **common)
@@ -165,8 +170,16 @@ def _action_space(space: Any) -> ActionSpace:
     return Box(int(np.prod(space.shape)), float(bounds[0][0]), float(bounds[1][0]))
 
 
-def _like(default: Any, value: Any) -> Any:
-    """A number of the default's type: gymnax's own code tells 100 from 100.0."""
+def _like(name: str, default: Any, value: Any) -> Any:
+    """A number of the default's type, since gymnax's own code tells 100 from 100.0."""
+    if isinstance(default, bool):
+        if value not in (0, 1):
+            raise checks.BadArgument(name, value, "must be true or false")
+        return bool(value)
+    whole = isinstance(default, int)
+    if not checks.is_number(value) or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        raise checks.BadArgument(name, value, f"must be {kind}, such as {default}")
     return type(default)(value) if isinstance(default, (int, float)) else value
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from jtrust import checks
 from jtrust.environments.base import COMMON_OPTIONS, Environment, describe
+from jtrust.environments.tracing import said
 
 
-def make(name: str, **options: Any) -> Environment:
+def make(name: str, /, **options: Any) -> Environment:
     """Makes the environment that a callable returns.
 
     Args:
@@ -39,8 +40,11 @@ def make(name: str, **options: Any) -> Environment:
     except checks.BadArgument:
         raise
     except Exception as error:
-        raise checks.BadArgument("ENV", name, f"raised {_said(error)}") from error
+        raise checks.BadArgument("ENV", name, f"raised {said(error)}") from error
     if not isinstance(made, Environment):
+        # A limit that the callable takes too is also the loop's, which would cut it otherwise.
+        if "episode_length" in given:
+            common["episode_length"] = given["episode_length"]
         return describe(made, name, options=options, **common)
     keys = {k: v for k, v in common.items() if k != "episode_length"}
     if keys:
@@ -64,9 +68,9 @@ def _find(name: str) -> Callable:
             raise checks.BadArgument(
                 "ENV", name, f"there is no module {error.name}, installed or in {os.getcwd()}"
             ) from error
-        raise checks.BadArgument("ENV", name, f"its module raised {_said(error)}") from error
+        raise checks.BadArgument("ENV", name, f"its module raised {said(error)}") from error
     except Exception as error:
-        raise checks.BadArgument("ENV", name, f"its module raised {_said(error)}") from error
+        raise checks.BadArgument("ENV", name, f"its module raised {said(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             there = [k for k, v in vars(found).items() if callable(v) and not k.startswith("_")]
@@ -86,7 +90,3 @@ def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
     except (TypeError, ValueError):  # some built-in callables have no signature
         return {}
 
-
-def _said(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}"

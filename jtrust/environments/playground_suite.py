@@ -13,6 +13,7 @@ from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
 from jtrust.environments.extras import import_extra, no_mujoco_log
 from jtrust.environments.randomization import Randomized, Randomizer
+from jtrust.environments.tracing import said
 
 EXTRA = "playground"
 # Implementations of MuJoCo's physics in JAX; warp's needs an NVIDIA GPU.
@@ -39,7 +40,7 @@ def remark(name: str) -> str:
 
 
 def make(
-    name: str, *, backend: str | None = None, domain_randomization: bool = False,
+    name: str, /, *, backend: str | None = None, domain_randomization: bool = False,
     randomizer: Randomizer | None = None, **options: Any,
 ) -> Environment:
     """Makes an environment of MuJoCo Playground.
@@ -63,6 +64,7 @@ def make(
         raise checks.BadArgument("ENV", f"playground/{name}", missing)
     common, given = split_options(options)
     config = registry.get_default_config(name)
+    _refuse_dead(given)
     _update(config, given)
     if "impl" in config:
         config.impl = backend
@@ -74,14 +76,19 @@ def make(
         config.episode_length = checks.whole_number(
             "episode_length", common["episode_length"], example=1000
         )
-    with contextlib.redirect_stdout(io.StringIO()), no_mujoco_log():
-        env = registry.load(name, config)
-        own = registry.get_domain_randomizer(name)
+    label = f"playground/{name}"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), no_mujoco_log():
+            env = registry.load(name, config)
+            own = registry.get_domain_randomizer(name)
+    except Exception as error:  # an engine and a model's own code raise what they like
+        raise checks.BadArgument(
+            "ENV", label, f"Playground could not make it with these options: {said(error)}"
+        ) from error
     # The backend even where it was not asked for: states of the two are not alike.
     stored = {"backend": backend, **given, **{k: v for k, v in common.items() if k in options}}
-    label = f"playground/{name}"
     if domain_randomization:
-        if own is None:
+        if own is None and randomizer is None:
             raise checks.BadArgument(
                 "domain_randomization", True,
                 f"{label} has no randomiser of its own; give one as randomizer=",
@@ -103,13 +110,24 @@ def _models_missing(name: str) -> str:
     from mujoco_playground._src import mjx_env
 
     path, commit = mjx_env.MENAGERIE_PATH, mjx_env.MENAGERIE_COMMIT_SHA
-    if path.exists():
+    if path.exists() and any(path.iterdir()):
         return ""
     return (
         "needs robot models that are not on this machine; get them by `git clone "
         f"https://github.com/google-deepmind/mujoco_menagerie {path} && "
         f"git -C {path} checkout {commit}`"
     )
+
+
+def _refuse_dead(given: Mapping[str, Any]) -> None:
+    """Raises `BadArgument` for parts of a configuration that would be of no effect."""
+    for name, instead in (
+        ("impl", "is chosen by backend"),
+        ("action_repeat", "is read by Playground's own trainer alone; use "
+         "jtrust.wrappers.action_repeat"),
+    ):
+        if name in given:
+            raise checks.BadArgument(name, given[name], instead)
 
 
 def _update(config: Any, overrides: Mapping[str, Any]) -> None:

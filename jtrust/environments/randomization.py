@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jtrust import checks
+from jtrust.environments.tracing import said
 
 # (model, keys [N]) -> (model with [N, ...] leaves where it varies, in_axes), as in Brax and in
 # MuJoCo Playground.
@@ -18,7 +20,8 @@ Randomizer = Callable[[Any, jax.Array], tuple[Any, Any]]
 class Randomized:
     """An environment whose physical model differs from copy to copy.
 
-    Only the leaves that the randomiser changes are carried, one value per environment.
+    Only the leaves that the randomiser changes are carried, one value per environment, also of what
+    it changes alike for all.
     """
 
     def __init__(self, env: Any, attribute: str, randomizer: Randomizer):
@@ -49,7 +52,14 @@ class Randomized:
     def vary(self, keys: jax.Array) -> list[jax.Array]:
         """The leaves of the model that differ: keys [N] -> [N, ...] each."""
         leaves = self._randomized_leaves(keys)
-        return [leaves[i] for i in self._varying]
+
+        def of_each(i):
+            leaf = jnp.asarray(leaves[i])
+            if leaf.ndim > jnp.ndim(self._own[i]):
+                return leaf
+            return jnp.broadcast_to(leaf, (len(keys), *leaf.shape))
+
+        return [of_each(i) for i in self._varying]
 
     def reset(self, key: jax.Array, variation: list[jax.Array]) -> Any:
         with self._under(variation):
@@ -65,7 +75,7 @@ class Randomized:
         except Exception as error:
             raise checks.BadArgument(
                 "randomizer", self._randomizer,
-                f"must return (model, in_axes) of (model, keys); it raised {error}",
+                f"must return (model, in_axes) of (model, keys); it raised {said(error)}",
             ) from error
         leaves, structure = jax.tree.flatten(model)
         if structure != self._structure:
@@ -76,7 +86,7 @@ class Randomized:
 
     def _look(self, keys: jax.Array) -> None:
         for i, (new, own) in enumerate(zip(self._randomized_leaves(keys), self._own, strict=True)):
-            if getattr(new, "ndim", 0) == getattr(own, "ndim", 0) + 1:
+            if new is not own:
                 self._varying.append(i)
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Changes to an environment: plain functions from `Environment` to `Environment`.
 
+Each also takes an object that `describe` would take.
 They compose, work with dictionaries of observations, and keep to the environment's own variation.
 A wrapped environment's name tells what was done to it; to resume a run in one, pass it as `env`.
 """
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.environments.base import Environment, own_truncation
+from jtrust.environments.base import Environment, describe, own_truncation
 from jtrust.environments.batch import strong
 
 
@@ -40,11 +41,12 @@ class Wrapped:
         return getattr(self.inner, "info", {})
 
 
-def action_repeat(environment: Environment, n: int) -> Environment:
+def action_repeat(environment: Any, n: int) -> Environment:
     """Each action is taken `n` times, or until the episode ends; rewards are summed.
 
-    The episode's length then counts actions: it is a new limit of as much time.
+    The episode's length then counts actions: the least number of them that take as much time.
     """
+    environment = _described(environment)
     n = checks.whole_number("n", n, example=2)
 
     def reset(key, *variation):
@@ -68,8 +70,9 @@ def action_repeat(environment: Environment, n: int) -> Environment:
     )
 
 
-def frame_stack(environment: Environment, n: int) -> Environment:
+def frame_stack(environment: Any, n: int) -> Environment:
     """Observations become the last `n`, [n O], oldest first; at the start, the first `n` times."""
+    environment = _described(environment)
     n = checks.whole_number("n", n, example=4)
 
     def reset(key, *variation):
@@ -92,8 +95,9 @@ def frame_stack(environment: Environment, n: int) -> Environment:
     return _changed(environment, f"frame_stack({n})", reset, step, observation=observation)
 
 
-def scale_reward(environment: Environment, scale: float) -> Environment:
+def scale_reward(environment: Any, scale: float) -> Environment:
     """Rewards are multiplied by `scale`."""
+    environment = _described(environment)
     checks.real_number("scale", scale, minimum=-1e12, example=0.1)
 
     def scaled(state):
@@ -108,11 +112,12 @@ def scale_reward(environment: Environment, scale: float) -> Environment:
     return _changed(environment, f"scale_reward({scale:g})", reset, step)
 
 
-def observation_noise(environment: Environment, std: float) -> Environment:
+def observation_noise(environment: Any, std: float) -> Environment:
     """Gaussian noise of deviation `std` on what the policy reads.
 
     Of a dictionary of observations, those that the policy does not read stay exact.
     """
+    environment = _described(environment)
     checks.real_number("std", std, minimum=0, example=0.01)
 
     def noisy(key, obs):
@@ -136,6 +141,15 @@ def observation_noise(environment: Environment, std: float) -> Environment:
         environment, f"observation_noise({std:g})", reset, step,
         observation=environment.used(environment.observation),
     )
+
+
+def _described(environment: Any) -> Environment:
+    """An environment as it is, or what `describe` makes of an object."""
+    if isinstance(environment, str):
+        raise checks.BadArgument(
+            "environment", environment, "must be an environment, as of jtrust.make_env(name)"
+        )
+    return describe(environment, type(environment).__name__)
 
 
 def _plain(state: Any, obs: Any = None, reward: Any = None, own: Any = ()) -> Wrapped:

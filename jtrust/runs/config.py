@@ -39,6 +39,7 @@ class RunConfig:
         networks read, and which network reads which.
       action: the space of actions that the policy chooses from.
       devices: how many devices it was started on.
+      episode_length: steps after which an episode was cut; 0 where a run does not say.
       own_networks: class names of networks of the user's own, by the arguments that gave them.
       jtrust: version that wrote it.
       format: of this file.
@@ -58,6 +59,7 @@ class RunConfig:
     action: dict[str, Any]
     devices: int
     own_networks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    episode_length: int = 0
     jtrust: str = __version__
     format: int = FORMAT
 
@@ -69,10 +71,10 @@ class RunConfig:
         environment = trainer.environment
         return cls(
             env=environment.name,
-            env_options=dict(environment.options),
+            env_options=_plain(dict(environment.options), "env_options"),
             algorithm=trainer.algorithm.name,
-            hyperparameters=_plain(dataclasses.asdict(trainer.algorithm)),
-            network=_plain(dataclasses.asdict(trainer.network)),
+            hyperparameters=_plain(dataclasses.asdict(trainer.algorithm), "algorithm"),
+            network=_plain(dataclasses.asdict(trainer.network), "network"),
             num_envs=trainer.num_envs,
             unroll_length=trainer.unroll_length,
             seed=seed,
@@ -81,6 +83,7 @@ class RunConfig:
             observation=_observation_to_json(environment),
             action=_action_to_json(environment.action),
             devices=trainer.mesh.size,
+            episode_length=environment.episode_length,
             own_networks={
                 name: type(own.module).__name__
                 for name, own in (
@@ -111,7 +114,8 @@ class RunConfig:
                 "RUN_DIR", where,
                 f"its config.json is of format {found}; jtrust {__version__} reads format {FORMAT}",
             )
-        fields.setdefault("own_networks", {})  # runs from before there were any
+        # What runs did not say at first.
+        fields = {"own_networks": {}, "episode_length": 0} | fields
         known = {f.name: f for f in dataclasses.fields(cls)}
         missing = sorted(set(known) - set(fields))
         unknown = sorted(set(fields) - set(known))
@@ -156,6 +160,11 @@ class RunConfig:
         Raises:
           BadArgument: it was an object, or made by name and then changed.
         """
+        if not any(mark in self.env for mark in "/:+"):  # as every name that makes one has
+            raise checks.BadArgument(
+                "env", None, f"the run was trained in {self.env}, an object; give it again from "
+                "Python: env=..."
+            )
         return make_env(self.env, **self.env_options)
 
     def make_trainer(
@@ -177,6 +186,12 @@ class RunConfig:
             policy_network=policy_network, value_network=value_network, devices=devices,
         )
         self.check_environment(trainer.environment)
+        length = trainer.environment.episode_length
+        if self.episode_length not in (0, length):
+            raise checks.BadArgument(
+                "env", trainer.environment.name,
+                f"cuts episodes after {length} steps; in the run it was {self.episode_length}",
+            )
         return trainer
 
     def with_action_bins(self, environment: Environment) -> Environment:
@@ -251,13 +266,13 @@ def _action_to_json(action: ActionSpace) -> dict[str, Any]:
     return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Numbers as Python's own, which JSON can hold."""
 
     def plain(value):
         if isinstance(value, (jax.Array, np.ndarray, np.generic)):
             if np.ndim(value):
-                raise checks.BadArgument("algorithm", value, "a run takes one value, not several")
+                raise checks.BadArgument(name, value, "a run takes one value, not several")
             return np.asarray(value).item()
         if isinstance(value, tuple):
             return list(value)

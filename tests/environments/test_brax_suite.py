@@ -66,7 +66,10 @@ def test_swimmer_steps_and_its_fluid_drags():
     ("brax/antt", {}, "brax/ant|ant"), ("brx/ant", {}, "brax/ant"), ("", {}, "SUITE/NAME"),
     (3, {}, "SUITE/NAME"), ("brax/ant", {"backend": "spring "}, "spring"),
     ("brax/swimmer", {"backend": "mjx"}, "generalized"), ("brax/fast", {"backend": "mjx"}, "leave"),
-    ("brax/ant", {"colour": "red"}, "colour"), ("brax/ant", {"episode_length": 0}, "1000"),
+    ("brax/ant", {"colour": "red"}, "colour"),
+    ("brax/ant", {"ctrl_cost": 1}, "ctrl_cost_weight"),
+    ("brax/ant", {"domain_randomization": True}, "give one as randomizer="),
+    ("brax/ant", {"episode_length": 0}, "1000"),
 ])
 def test_what_there_is_not_is_answered_with_what_there_is(name, arguments, says):
     with pytest.raises(jtrust.BadArgument, match=says):

@@ -74,12 +74,26 @@ def test_random_environments_draw_anew_at_every_step_and_differ():
     assert set(np.unique(observation)) <= {0.0, 1.0}
     assert not np.array_equal(observation[-1, 0], observation[-1, 1])
     assert starts.info["truncation"].dtype == bool
+    # An environment whose steps are chance alone: no two of them get the same key.
+    environment = jtrust.make_env("gymnax/Asterix-MinAtar")
+    step, state = jax.jit(environment.step), environment.reset(jax.random.key(0))
+    keys = [state.key]
+    for _ in range(4):
+        state = step(state, jnp.int32(0))
+        keys.append(state.key)
+    assert len({tuple(np.asarray(jax.random.key_data(k))) for k in keys}) == 5
 
 
 def test_a_place_that_is_a_number_becomes_one_input_per_place():
-    environment, _, (_, observation) = play("FrozenLake-misc", jnp.full((5, 2), 2), 2)
+    environment = jtrust.make_env("gymnax/FrozenLake-misc")
     assert environment.observation.shape == (16,)
-    np.testing.assert_array_equal(observation.sum(-1), 1.0)
+    step, state = jax.jit(environment.step), environment.reset(jax.random.key(0))
+    places = []
+    for _ in range(6):
+        state = step(state, jnp.int32(2))
+        places.append(int(state.inner.position))
+        np.testing.assert_array_equal(state.obs, np.eye(16)[places[-1]])
+    assert len(set(places)) > 1
 
 
 def test_every_environment_of_gymnax_can_be_made():
@@ -92,8 +106,10 @@ def test_every_environment_of_gymnax_can_be_made():
         assert environment.observation.ndim == 1 and environment.observation.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
-@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize(("name", "algorithm"), [
+    ("CartPole-v1", jtrust.TRPO()), ("CartPole-v1", jtrust.PPO()), ("Pendulum-v1", jtrust.TRPO()),
+    ("Pendulum-v1", jtrust.PPO()), ("Asterix-MinAtar", jtrust.TRPO()),
+], ids=lambda x: getattr(x, "name", x))
 def test_algorithms_train_in_them(name, algorithm):
     trainer = jtrust.make_trainer(
         f"gymnax/{name}", algorithm, num_envs=16, unroll_length=8, devices=1
@@ -109,11 +125,25 @@ def test_algorithms_train_in_them(name, algorithm):
     ("CartPole-v1", {"gravity": "low"}, "9.8"), ("CartPole-v1", {"backend": "mjx"}, "leave it out"),
     ("CartPole-v1", {"episode_length": 1.5}, "whole"),
     ("CartPole-v1", {"max_steps_in_episode": 5}, "unknown"),
+    ("MountainCarContinuous-v0", {"domain_randomization": True}, "leave it out"),
+    ("Pong-misc", {"paddle_y_speed": 1.9}, "whole number"),
+    ("Asterix-MinAtar", {"ramping": 3}, "true or false"),
 ])
 def test_what_will_not_do_is_answered_in_one_line(name, arguments, says):
     with pytest.raises(jtrust.BadArgument, match=says) as caught:
         jtrust.make_env(f"gymnax/{name}", **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_options_that_are_true_or_false_may_be_written_so():
+    for given in (True, 1):
+        made = jtrust.make_env("gymnax/PointRobot-misc", dense_reward=given)
+        state = jax.jit(lambda key, made=made: made.step(made.reset(key), jnp.zeros(2)))(
+            jax.random.key(0)
+        )
+        assert float(state.reward) < 0  # the distance; without the option it would be 0
+    plain = jtrust.make_env("gymnax/PointRobot-misc")
+    assert float(plain.step(plain.reset(jax.random.key(0)), jnp.zeros(2)).reward) == 0
 
 
 def test_a_missing_package_is_told_of_with_its_extra(monkeypatch):

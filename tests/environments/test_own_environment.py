@@ -57,6 +57,23 @@ def test_a_class_will_do_and_its_options_reach_it(cart):
     assert jtrust.make_env("cart:make", episode_length=7).name == "cart:make"
 
 
+def test_a_time_limit_that_the_callable_takes_is_the_loops_too_and_options_may_be_true(cart):
+    (cart / "timed.py").write_text(
+        "import cart\n"
+        "class Timed(cart.Cart):\n"
+        "    def __init__(self, episode_length=200, slow=False, name='cart'):\n"
+        "        super().__init__(0.1 if slow is True else 1.0)\n"
+        "        self.limit, self.name = episode_length, name\n"
+    )
+    made = jtrust.make_env("timed:Timed", episode_length=5000, name="mine")
+    assert made.episode_length == 5000 and made.options["name"] == "mine"
+    arguments = ["train", "timed:Timed", "--steps", "128", "--run-dir", "run", *TINY]
+    assert main([*arguments, "--env-option", "slow=True", "--env-option", "name=True!"]) == 0
+    options = json.loads((cart / "run" / "config.json").read_text())["env_options"]
+    assert options == {"slow": True, "name": "True!"}
+    sys.modules.pop("timed", None)
+
+
 @pytest.mark.parametrize(("env", "says"), [
     ("nowhere:make", "no module nowhere"), ("json.nowhere:make", "no module json.nowhere"),
     ("cart:mke", "it has .*make"), ("cart:", "it has"), ("cart:jtrust", "function or a class"),
@@ -68,6 +85,7 @@ def test_a_class_will_do_and_its_options_reach_it(cart):
     ("cart:Cart --env-option episode_length=3 --episode-length 4", "gives it too"),
     ("cart:make --env-option policy_observation=state", "has chosen"),
     ("cart:Cart --backend mjx", "no such option"),
+    ("cart:Cart --env-option name=y", "no such option"),
 ])
 def test_what_will_not_do_is_answered_in_one_line(cart, env, says, capfd):
     (cart / "broken.py").write_text("1 / 0\n")

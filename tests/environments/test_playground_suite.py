@@ -1,11 +1,14 @@
 """MuJoCo Playground: its own physics step by step, its options, and randomised models."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jtrust
+from jtrust.cli import main
 from jtrust.environments import batch, playground_suite
 
 registry = pytest.importorskip("mujoco_playground").registry
@@ -75,6 +78,9 @@ def test_options_are_those_of_the_environments_configuration():
     ("CartpoleBalance", {"domain_randomization": True}, "no randomiser"),
     ("CartpoleBalance", {"domain_randomization": 1}, "True or False"),
     ("CartpoleBalance", {"policy_observation": "state"}, "one observation"),
+    ("CartpoleBalance", {"impl": "warp"}, "chosen by backend"),
+    ("CartpoleBalance", {"action_repeat": 4}, "wrappers.action_repeat"),
+    ("CartpoleBalance", {"vision": True}, "only implemented for MuJoCo Warp"),
     ("CartpoleBalance", {"randomizer": 3}, "function"),
     ("CartpoleBalance", {"randomizer": lambda model, keys: model}, "in_axes"),
     ("CartpoleBalance", {"randomizer": lambda model, keys: (model, None)}, "changes nothing"),
@@ -83,6 +89,16 @@ def test_what_will_not_do_is_answered_in_one_line(name, arguments, says):
     with pytest.raises(jtrust.BadArgument, match=says) as caught:
         jtrust.make_env(f"playground/{name}", **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_read_is_told_of_in_one_line(monkeypatch):
+    def load(name, config):
+        raise ValueError("mesh 'foot.stl' not found\nin a file")
+
+    monkeypatch.setattr(registry, "load", load)
+    with pytest.raises(jtrust.BadArgument, match=r"ValueError: mesh 'foot.stl' not found") as found:
+        jtrust.make_env("playground/CartpoleBalance")
+    assert "\n" not in str(found.value)
 
 
 def test_missing_robot_models_are_not_downloaded_but_told_of(monkeypatch, tmp_path):
@@ -101,6 +117,21 @@ def heavier(model, keys):
     mass = model.body_mass * scale[:, None]
     in_axes = jax.tree.map(lambda _: None, model)
     return model.tree_replace({"body_mass": mass}), in_axes.tree_replace({"body_mass": 0})
+
+
+def lighter(model, keys):
+    """Every cart its own mass, and all of them another gravity."""
+    model, axes = heavier(model, keys)
+    return model.tree_replace({"opt.gravity": jnp.asarray([0.0, 0.0, -1.0])}), axes
+
+
+def test_what_a_randomiser_changes_alike_for_all_is_changed_too():
+    environment = jtrust.make_env("playground/CartpoleBalance", randomizer=lighter)
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = sorted(x.shape for x in environment.vary(keys))
+    assert shapes == [(4, 3), (4, 3)]  # gravity, and the masses of three bodies
+    gravity = next(x for x in environment.vary(keys) if float(x[0, 0]) == 0.0 and x[0, 2] < 0)
+    np.testing.assert_array_equal(gravity, np.tile([0.0, 0.0, -1.0], (4, 1)))
 
 
 def test_a_randomised_environment_keeps_its_own_model_through_restarts():
@@ -144,7 +175,29 @@ def test_domain_randomization_takes_the_suites_own_randomiser(monkeypatch):
     environment = jtrust.make_env("playground/CartpoleBalance", domain_randomization=True)
     assert environment.vary is not None and environment.options["domain_randomization"] is True
     assert environment.name == "playground/CartpoleBalance"
+    variation = environment.vary(jax.random.split(jax.random.key(0), 3))
+    assert [x.shape for x in variation] == [(3, 3)] and len(np.unique(variation[0][:, 1])) == 3
     assert jtrust.make_env("playground/CartpoleBalance").vary is None
+    # One of the user's own goes before the suite's.
+    both = jtrust.make_env(
+        "playground/CartpoleBalance", domain_randomization=True, randomizer=lighter
+    )
+    assert float(both.vary(jax.random.split(jax.random.key(0), 1))[0][0, 2]) == -1.0
+
+
+def test_a_randomised_run_is_kept_and_evaluated_by_its_name(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(registry, "get_domain_randomizer", lambda name: heavier)
+    run = str(tmp_path / "run")
+    assert main([
+        "train", "playground/CartpoleBalance", "--domain-randomization", "--steps", "64",
+        "--num-envs", "8", "--unroll-length", "8", "--devices", "1", "--episode-length", "10",
+        "--run-dir", run,
+    ]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["env_options"]["domain_randomization"] is True
+    capfd.readouterr()
+    assert main(["evaluate", run, "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["length_mean"] == 10
 
 
 def test_brax_takes_a_randomizer_too():

@@ -1,6 +1,7 @@
 """Networks of the user's own: trained, kept and loaded as ours are, and refused in one line."""
 
 import json
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -174,7 +175,7 @@ def test_evaluation_on_the_command_line_answers_in_one_line(run_dir, capsys):
 
     assert main(["evaluate", str(run_dir)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("jtrust: --policy-network None: ") and "from Python" in line
+    assert line.startswith("jtrust: policy_network None: ") and "from Python" in line
 
 
 def test_modules_work_with_bins_and_on_several_devices(point):
@@ -192,6 +193,19 @@ class Discrete3(nn.Module):
     @nn.compact
     def __call__(self, x):
         return Categorical(nn.Dense(self.outputs)(x))
+
+
+def test_the_pages_example_trains(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    lines = page[page.index("    import flax.linen"):page.index("- It must take any")].splitlines()
+    code = "\n".join(line[4:] for line in lines)
+    # The page's run as it stands, in fewer steps.
+    code = code.replace("policy_network=Gated(1), run_dir", (
+        "policy_network=Gated(1), total_steps=256, num_envs=16, unroll_length=8, devices=1, run_dir"
+    ), 1).replace("runs/gated", str(tmp_path / "gated"))
+    names: dict = {}
+    exec(code, names)
+    assert names["policy"](jnp.zeros(4)).shape == (1,)
 
 
 def test_modules_work_with_discrete_actions(point):
@@ -221,6 +235,16 @@ def gaussian(x):
     return DiagonalGaussian(x, jnp.zeros_like(x))
 
 
+class Unregistered:
+    """Has all that a distribution has and is none to JAX."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
 WRONG = [
     ("policy_network", Policy, "an instance"),
     ("policy_network", lambda x: x, "must be a flax.linen module"),
@@ -235,6 +259,10 @@ WRONG = [
      "also has batch_stats"),
     ("policy_network", module(lambda m, x: gaussian(nn.Dense(1, param_dtype=jnp.bfloat16)(x))),
      "has bfloat16 parameters"),
+    ("policy_network", module(lambda m, x: gaussian(nn.Dense(1, dtype=jnp.bfloat16)(x))),
+     "float32 arrays; this DiagonalGaussian holds bfloat16"),
+    ("policy_network", module(lambda m, x: Unregistered(gaussian(nn.Dense(1)(x)))),
+     "float32 arrays; this Unregistered holds Unregistered"),
     ("policy_network", module(lambda m, x: gaussian(nn.Dense(1)(nn.Dropout(0.5)(x)))), "raised"),
     ("value_network", module(lambda m, x: nn.Dense(1)(x)), r"drop its last axis, as by \[..., 0\]"),
     ("value_network", Policy(), "it returns DiagonalGaussian"),
