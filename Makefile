@@ -21,7 +21,7 @@ train: $(VENV)/installed
 	$(BIN)/jtrust evaluate $$run
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

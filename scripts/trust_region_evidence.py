@@ -15,7 +15,7 @@ One TRPO run is stopped at several places; there, on the batch that its next ite
 
 and from whole runs:
 
-    toofar     returns with `max_kl` from 0.001 to 3
+    toofar     returns with `max_kl` from 0.001 to 1
     normalizer the KL by which new statistics of observations move the policy when they are not
                folded into it, and the returns then
 """
@@ -47,20 +47,29 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "trust-region"
-STOPS = (2, 10, 30, 80, 200)
+STOPS = (2, 10, 30, 80, 150)
 LENGTHS = np.geomspace(0.003, 3.0, 13)
 SCALES = np.geomspace(0.1, 10.0, 17)
-LIMITS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LIMITS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NO_LIMIT = 1e6
+UPDATES = {
+    "trpo": jtrust.TRPO(), "npg": jtrust.NPG(), "ppo": jtrust.PPO(),
+    "ppo, no limit": jtrust.PPO(max_kl=NO_LIMIT),
+    "ppo, no limit, 10 times the step": jtrust.PPO(max_kl=NO_LIMIT, learning_rate=3e-3),
+    "ppo-kl": jtrust.PPOPenalty(),
+    "ppo-kl, no limit, 10 times the step": jtrust.PPOPenalty(
+        max_kl=NO_LIMIT, learning_rate=3e-3
+    ),
+}
 
 
-def states_along_a_run(trainer: Trainer, seed: int) -> dict[int, Any]:
-    """{iteration: training state} at `STOPS`."""
+def states_along_a_run(trainer: Trainer, seed: int, stops: list[int]) -> dict[int, Any]:
+    """{iteration: training state} at these iterations."""
     iterate = jax.jit(trainer.iterate)
     state, found = trainer.init(jax.random.key(seed)), {}
-    for i in range(1, max(STOPS) + 1):
+    for i in range(1, max(stops) + 1):
         state, _ = iterate(state)
-        if i in STOPS:
+        if i in stops:
             found[i] = state
     return found
 
@@ -78,81 +87,98 @@ def next_batch(trainer: Trainer) -> Any:
     return jax.jit(per_shard(shard, trainer.mesh, (STATE_SPEC,), REPLICATED))
 
 
-def distances(trainer: Trainer, params: Any, batch: Batch) -> dict[str, list[float]]:
-    """KL of steps of given lengths in the parameters, by direction."""
-    surrogate = Surrogate(params, trainer.policy_network.apply, batch, 0.0, None)
-    gradient = surrogate.gradient()
-    natural, _ = conjugate_gradient(surrogate.fisher(0.01), gradient, 10)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    noise = tree.unflatten([
-        jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)
-    ])
-    found = {}
-    kl = jax.jit(lambda direction, length: surrogate.at(
-        tree_add(params, direction, length / jnp.sqrt(tree_dot(direction, direction)))
-    )["kl"])
-    for name, direction in (("natural", natural), ("gradient", gradient), ("random", noise)):
-        found[name] = [float(kl(direction, float(length))) for length in LENGTHS]
-    return found
+class Looks:
+    """What is looked at in one batch, as programs that are compiled once for all batches."""
 
+    def __init__(self, trainer: Trainer):
+        apply = trainer.policy_network.apply
 
-def model(trainer: Trainer, params: Any, batch: Batch) -> dict[str, Any]:
-    """Real and predicted KL, and the gain, of multiples of TRPO's full step."""
-    max_kl = trainer.algorithm.max_kl
-    surrogate = Surrogate(params, trainer.policy_network.apply, batch, 0.0, None)
-    gradient = surrogate.gradient()
-    direction, _ = conjugate_gradient(surrogate.fisher(0.01), gradient, 10)
-    curvature = tree_dot(direction, surrogate.fisher()(direction))
-    length = jnp.sqrt(2 * max_kl / curvature)
-    at = jax.jit(lambda scale: surrogate.at(tree_add(params, direction, scale * length)))
-    measured = [at(float(scale)) for scale in SCALES]
-    linear = float(length * tree_dot(direction, gradient))
-    return {
-        "kl": [float(m["kl"]) for m in measured],
-        "kl_predicted": [float(max_kl * s**2) for s in SCALES],
-        "gain": [float(m["gain"]) for m in measured],
-        "gain_predicted": [float(linear * s) for s in SCALES],
-    }
+        def surrogate(params, batch):
+            return Surrogate(params, apply, batch, 0.0, None)
 
+        @jax.jit
+        def directions(params, batch):
+            """(natural gradient, gradient, its model's curvature)."""
+            at = surrogate(params, batch)
+            gradient = at.gradient()
+            natural, _ = conjugate_gradient(at.fisher(0.01), gradient, 10)
+            return natural, gradient, tree_dot(natural, at.fisher()(natural))
 
-def updates(trainer: Trainer, params: Any, batch: Batch) -> dict[str, dict[str, float]]:
-    """What each algorithm makes of the same policy and batch."""
-    surrogate = Surrogate(params, trainer.policy_network.apply, batch, 0.0, None)
-    found = {}
-    for name, algorithm in {
-        "trpo": jtrust.TRPO(), "npg": jtrust.NPG(), "ppo": jtrust.PPO(),
-        "ppo, no limit": jtrust.PPO(max_kl=NO_LIMIT),
-        "ppo, no limit, 10 times the step": jtrust.PPO(max_kl=NO_LIMIT, learning_rate=3e-3),
-        "ppo-kl": jtrust.PPOPenalty(),
-        "ppo-kl, no limit, 10 times the step": jtrust.PPOPenalty(
-            max_kl=NO_LIMIT, learning_rate=3e-3
-        ),
-    }.items():
-        new, _, _ = jax.jit(
-            lambda p, a=algorithm: a.update(a.init(p), p, trainer.policy_network.apply, batch)
-        )(params)
-        each = surrogate.old.kl_divergence(trainer.policy_network.apply(new, surrogate.observation))
-        measured = surrogate.at(new)
-        found[name] = {
-            "kl": float(measured["kl"]), "largest_kl": float(jnp.max(each)),
-            "gain": float(measured["gain"]),
+        @jax.jit
+        def moved(params, batch, direction, length):
+            return surrogate(params, batch).at(tree_add(params, direction, length))
+
+        def update_by(algorithm):
+            @jax.jit
+            def run(params, batch):
+                new, _, _ = algorithm.update(algorithm.init(params), params, apply, batch)
+                at = surrogate(params, batch)
+                each = at.old.kl_divergence(apply(new, at.observation))
+                return at.at(new) | {"largest_kl": jnp.max(each)}
+
+            return run
+
+        self._max_kl = trainer.algorithm.max_kl
+        self._directions, self._moved = directions, moved
+        self._updates = {name: update_by(algorithm) for name, algorithm in UPDATES.items()}
+
+    def distances(self, params: Any, batch: Batch) -> dict[str, list[float]]:
+        """KL of steps of given lengths in the parameters, by direction."""
+        natural, gradient, _ = self._directions(params, batch)
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(0), len(leaves))
+        noise = tree.unflatten([
+            jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)
+        ])
+        found = {}
+        for name, direction in (("natural", natural), ("gradient", gradient), ("random", noise)):
+            norm = float(jnp.sqrt(tree_dot(direction, direction)))
+            found[name] = [
+                float(self._moved(params, batch, direction, length / norm)["kl"])
+                for length in LENGTHS
+            ]
+        return found
+
+    def model(self, params: Any, batch: Batch) -> dict[str, Any]:
+        """Real and predicted KL, and the gain, of multiples of TRPO's full step."""
+        natural, gradient, curvature = self._directions(params, batch)
+        length = float(jnp.sqrt(2 * self._max_kl / curvature))
+        measured = [self._moved(params, batch, natural, scale * length) for scale in SCALES]
+        linear = length * float(tree_dot(natural, gradient))
+        return {
+            "kl": [float(m["kl"]) for m in measured],
+            "kl_predicted": [float(self._max_kl * s**2) for s in SCALES],
+            "gain": [float(m["gain"]) for m in measured],
+            "gain_predicted": [float(linear * s) for s in SCALES],
         }
-    return found
+
+    def updates(self, params: Any, batch: Batch) -> dict[str, dict[str, float]]:
+        """What each algorithm makes of the same policy and batch."""
+        found = {}
+        for name, update in self._updates.items():
+            measured = update(params, batch)
+            found[name] = {key: float(measured[key]) for key in ("kl", "largest_kl", "gain")}
+        return found
 
 
-def whole_run(trainer: Trainer, seed: int, iterations: int) -> dict[str, list[float]]:
-    """Returns, KL and drift along a run."""
+def whole_runs(trainer: Trainer, iterations: int) -> Any:
+    """(max_kl, seed) -> returns, KL and drift along a run; compiled once for all of them."""
 
-    def scan(state):
-        return jax.lax.scan(lambda s, _: trainer.iterate(s), state, length=iterations)[1]
+    def scan(max_kl, key):
+        algorithm = dataclasses.replace(trainer.algorithm, max_kl=max_kl)
+        limited = dataclasses.replace(trainer, algorithm=algorithm)
+        return jax.lax.scan(
+            lambda s, _: limited.iterate(s), limited.init(key), length=iterations
+        )[1]
 
-    metrics = jax.device_get(jax.jit(scan)(trainer.init(jax.random.key(seed))))
-    names = {"return": "episode/return", "kl": "policy/kl", "drift_kl": "observation/drift_kl",
-             "refused": "policy/accepted"}
-    return {
-        name: [round(float(x), 6) for x in metrics[key]] for name, key in names.items()
-    }
+    scan = jax.jit(scan)
+
+    def run(max_kl: float, seed: int) -> dict[str, list[float]]:
+        metrics = jax.device_get(scan(max_kl, jax.random.key(seed)))
+        names = {"return": "episode/return", "kl": "policy/kl", "drift_kl": "observation/drift_kl"}
+        return {name: [float(f"{float(x):.5g}") for x in metrics[k]] for name, k in names.items()}
+
+    return run
 
 
 def unfolded(trainer: Trainer) -> Trainer:
@@ -162,33 +188,31 @@ def unfolded(trainer: Trainer) -> Trainer:
 def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[str, Any]:
     environment = jtrust.make_env(env, **({"backend": backend} if backend else {}))
 
-    def make(algorithm):
-        return jtrust.make_trainer(environment, algorithm, devices=1)
-
-    trainer = make(jtrust.TRPO())
+    trainer = jtrust.make_trainer(environment, jtrust.TRPO(), devices=1)
     found: dict[str, Any] = {
         "env": env, "backend": backend, "iterations": iterations,
         "lengths": LENGTHS.tolist(), "scales": SCALES.tolist(), "stops": {},
         "steps_per_iteration": trainer.steps_per_iteration,
     }
-    gather = next_batch(trainer)
-    for iteration, state in states_along_a_run(trainer, 0).items():
+    gather, looks = next_batch(trainer), Looks(trainer)
+    stops = [i for i in STOPS if i <= iterations]
+    for iteration, state in states_along_a_run(trainer, 0, stops).items():
         params, batch = gather(state)
         found["stops"][iteration] = {
-            "distance": distances(trainer, params, batch), "model": model(trainer, params, batch),
-            "updates": updates(trainer, params, batch),
+            "distance": looks.distances(params, batch), "model": looks.model(params, batch),
+            "updates": looks.updates(params, batch),
         }
         print(f"iteration {iteration}: looked at", flush=True)
-    found["toofar"] = {}
+    folded, not_folded = (whole_runs(t, iterations) for t in (trainer, unfolded(trainer)))
+    runs = {}
     for limit in LIMITS:
-        runs = [
-            whole_run(make(jtrust.TRPO(max_kl=limit)), seed, iterations) for seed in range(seeds)
-        ]
-        found["toofar"][str(limit)] = [run["return"] for run in runs]
-        print(f"max_kl {limit}: {[round(run['return'][-1]) for run in runs]}", flush=True)
+        runs[limit] = [folded(limit, seed) for seed in range(seeds)]
+        ends = [run["return"][-1] for run in runs[limit]]
+        print(f"max_kl {limit}: {ends}", flush=True)
+    found["toofar"] = {str(limit): [run["return"] for run in some] for limit, some in runs.items()}
+    default = trainer.algorithm.max_kl
     found["normalizer"] = {
-        name: [whole_run(kind, seed, iterations) for seed in range(seeds)]
-        for name, kind in (("folded", trainer), ("not folded", unfolded(trainer)))
+        "folded": runs[default], "not folded": [not_folded(default, s) for s in range(seeds)]
     }
     return found
 
@@ -313,7 +337,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="brax/hopper")
     parser.add_argument("--backend", default="spring")
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--place", type=Path, default=PLACE)
     parser.add_argument("--draw", action="store_true", help="only draw what was measured before")
