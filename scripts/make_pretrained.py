@@ -42,12 +42,12 @@ class Pretrained:
 POLICIES = {
     "inverted_pendulum": Pretrained("brax/inverted_pendulum", 1_000_000),
     "inverted_double_pendulum": Pretrained("brax/inverted_double_pendulum", 3_000_000),
-    "reacher": Pretrained("brax/reacher", 10_000_000, options=("--backend", "spring")),
-    "hopper": Pretrained("brax/hopper", 20_000_000, options=("--backend", "spring")),
-    "walker2d": Pretrained("brax/walker2d", 20_000_000, options=("--backend", "spring")),
+    "reacher": Pretrained("brax/reacher", 5_000_000, options=("--backend", "spring")),
+    "hopper": Pretrained("brax/hopper", 10_000_000, options=("--backend", "spring")),
+    "walker2d": Pretrained("brax/walker2d", 10_000_000, options=("--backend", "spring")),
     "CartpoleBalance": Pretrained("playground/CartpoleBalance", 5_000_000),
-    "PendulumSwingup": Pretrained("playground/PendulumSwingup", 20_000_000),
-    "ReacherEasy": Pretrained("playground/ReacherEasy", 10_000_000),
+    "PendulumSwingup": Pretrained("playground/PendulumSwingup", 10_000_000),
+    "ReacherEasy": Pretrained("playground/ReacherEasy", 5_000_000),
     "CartPole": Pretrained("gymnax/CartPole-v1", 250_000, options=("--num-envs", "32")),
 }
 
