@@ -48,6 +48,7 @@ TASKS = (
     Task("brax/inverted_pendulum", "npg", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo-kl", 2_000_000, 3, 900),
+    Task("brax/swimmer", "trpo", 1_000_000, 3, 35),
     Task("gymnax/CartPole-v1", "trpo", 250_000, 3, 475, _SMALL),
     Task("gymnax/CartPole-v1", "ppo", 250_000, 3, 475, _SMALL),
     Task("playground/CartpoleBalance", "trpo", 5_000_000, 3, 950),
