@@ -69,6 +69,8 @@ def make(name: str) -> dict:
         shutil.copy(run / "config.json", final)
         shutil.copytree(run / str(step), final / str(step),
                         ignore=shutil.ignore_patterns("training"))
+        for path in final.rglob("commit_success.txt"):
+            path.write_text("The checkpoint is whole.\n")  # Orbax names the folder it wrote into
         rows = (run / "metrics.jsonl").read_text().splitlines()
     found = json.loads(_jtrust("evaluate", str(final), "--episodes", str(EPISODES), "--json"))
     card = {
