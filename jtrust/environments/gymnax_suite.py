@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -184,4 +184,5 @@ def _like(name: str, default: Any, value: Any) -> Any:
 
 
 def _data_missing(name: str) -> bool:
-    return name.startswith("MNIST") and not os.path.isdir(_MNIST)
+    # Not the folder alone: gymnax makes it before it tries to download into it.
+    return name.startswith("MNIST") and len(list(Path(_MNIST).glob("*-ubyte.gz"))) < 4

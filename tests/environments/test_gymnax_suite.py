@@ -146,6 +146,15 @@ def test_options_that_are_true_or_false_may_be_written_so():
     assert float(plain.step(plain.reset(jax.random.key(0)), jnp.zeros(2)).reward) == 0
 
 
+def test_data_that_were_not_downloaded_are_missing_even_in_a_folder_of_their_own(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(gymnax_suite, "_MNIST", str(tmp_path))
+    with pytest.raises(jtrust.BadArgument, match="MNIST's four"):
+        jtrust.make_env("gymnax/MNISTBandit-bsuite")
+    assert "download" in gymnax_suite.remark("MNISTBandit-bsuite")
+
+
 def test_a_missing_package_is_told_of_with_its_extra(monkeypatch):
     from jtrust.environments import extras
 
