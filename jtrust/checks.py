@@ -26,7 +26,8 @@ class BadArgument(ValueError):
     def as_option(self) -> str:
         """The same sentence in the command line's terms: `--max-kl nan: ...`."""
         option = self.name
-        if option.isidentifier() and not option.isupper() and option not in _NO_OPTIONS:
+        plain = option.replace("-", "_").isidentifier()
+        if plain and not option.isupper() and option not in _NO_OPTIONS:
             option = "--" + option.replace("_", "-")
         return f"{option} {_short(str(self.value))}: {self.remedy}"
 
