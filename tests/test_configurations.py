@@ -53,7 +53,7 @@ def configurations(draw):
 outcomes = {"trained": 0, "refused": 0}
 
 
-@settings(max_examples=40, deadline=None, derandomize=True,
+@settings(max_examples=24, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configuration=configurations())
 def run_configurations(point, configuration):

@@ -60,7 +60,6 @@ def test_what_is_read_stays_and_the_rest_is_none():
 
 @pytest.mark.parametrize(("name", "options", "left"), [
     ("brax/inverted_pendulum", {"backend": "generalized"}, 0.7),
-    ("brax/reacher", {"backend": "spring"}, 0.85),
     ("brax/inverted_pendulum", {"backend": "mjx"}, 0.2),
 ])
 def test_brax_gives_the_same_experience_from_less(name, options, left):
