@@ -480,9 +480,7 @@ def true_next_values(
 
 def standardize(x: jax.Array) -> jax.Array:
     """`x` with mean 0 and standard deviation 1 over all shards."""
-    mean = mean_over(jnp.mean(x), AXIS)
-    variance = mean_over(jnp.mean((x - mean) ** 2), AXIS)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-12)
+    return (x - mean_over(jnp.mean(x), AXIS)) * jax.lax.rsqrt(_variance(x) + 1e-12)
 
 
 def trust(advantages: jax.Array, targets: Moments, floor: jax.Array | float) -> jax.Array:
