@@ -5,8 +5,9 @@
     python scripts/learning_curves.py report
 
 `run` trains what is not there yet, each run in a process of its own on one core (several side by
-side), and can be stopped and started again at any time. An arm is an algorithm, `brax-ppo`,
-`sb3-trpo` or `rejax-ppo`, with settings behind a colon where they are not the defaults:
+side), and can be stopped and started again at any time. An arm's program is compiled for its first
+seed on a task and kept for the others, for whom the same time is counted. An arm is an algorithm,
+`brax-ppo`, `sb3-trpo` or `rejax-ppo`, with settings behind a colon where they are not the defaults:
 `trpo:max_kl=0.02,num_envs=64`. `report` makes tables and plots of what is there.
 """
 
@@ -31,6 +32,7 @@ from scripts.installed import described
 from scripts.learning.suite import SUITE
 
 DATA = ROOT / "docs" / "learning"
+_NOT_COMPILED = ("sb3-trpo",)
 # What runs rejax, which needs other versions than jtrust: a Python that has it.
 _PYTHONS = {"rejax-ppo": "REJAX_PYTHON"}
 
@@ -55,7 +57,10 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
         if arguments.workers > 1 and hasattr(os, "sched_setaffinity"):
             command = ["taskset", "-c", str(core), *command]
         begun = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": arguments.programs}
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=environment
+        )
         seconds = time.perf_counter() - begun
         if done.returncode or not out.exists():
             raise RuntimeError("\n".join(done.stderr.splitlines()[-5:]))
@@ -63,11 +68,38 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
     path = file_of(arguments.data, task, arm)
     kept = load(path)
     kept |= {"task": task, "env": SUITE[task].env, "arm": arm}
+    if kept["runs"] and arm.partition(":")[0] not in _NOT_COMPILED:
+        count_compiling(found, next(iter(kept["runs"].values())))
     kept["runs"][str(seed)] = found | {"versions": versions(python), "cores": arguments.cores}
     kept["runs"] = dict(sorted(kept["runs"].items(), key=lambda item: int(item[0])))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
     return seconds
+
+
+def count_compiling(found: dict, first: dict) -> None:
+    """Moves the seconds of a run by what its start was shorter than the arm's first run's.
+
+    The start goes to the first point of the curve of training, or for other trainers to the first
+    evaluation after training: the same work, but for compiling, which was done for the first run.
+    """
+    starts = [_start(run) for run in (found, first)]
+    if None in starts:
+        return
+    shorter = starts[1] - starts[0]
+    for curve in (found["evaluations"], found.get("train", {"step": [], "seconds": []})):
+        curve["seconds"] = [
+            round(seconds + shorter, 2) if step else seconds
+            for step, seconds in zip(curve["step"], curve["seconds"], strict=True)
+        ]
+    found["counted_for_compiling"] = round(shorter, 2)
+
+
+def _start(run: dict) -> float | None:
+    curve = run.get("train", run["evaluations"])
+    return next(
+        (s for step, s in zip(curve["step"], curve["seconds"], strict=True) if step), None
+    )
 
 
 def versions(python: str) -> str:
@@ -92,6 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     free = [cores[i % len(cores)] for i in range(arguments.workers)]
     failed = 0
+    programs = tempfile.TemporaryDirectory(prefix="jtrust-programs-")
+    arguments.programs = arguments.programs or programs.name
     arguments.cores = "one each" if arguments.workers > 1 else f"{len(cores)}"
 
     def work(job: tuple[str, str, int]) -> float | None:
@@ -145,6 +179,7 @@ def main() -> int:
     runs.add_argument("--seconds", type=float, default=300, help="of training, at most (300)")
     runs.add_argument("--minutes", type=float, default=1e6, help="begin no run after these")
     runs.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
+    runs.add_argument("--programs", help="where compiled programs are kept (for this call alone)")
     runs.set_defaults(call=run)
     reports = commands.add_parser("report", help="tables and plots of what is there")
     reports.set_defaults(call=report)
