@@ -52,7 +52,7 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
         out = Path(folder) / "run.json"
         command = [
             python, "-m", "scripts.learning.worker", task, arm, str(seed),
-            str(arguments.seconds), str(out),
+            str(arguments.seconds), str(arguments.share), str(out),
         ]
         if arguments.workers > 1 and hasattr(os, "sched_setaffinity"):
             command = ["taskset", "-c", str(core), *command]
@@ -179,6 +179,7 @@ def main() -> int:
     runs.add_argument("--seconds", type=float, default=300, help="of training, at most (300)")
     runs.add_argument("--minutes", type=float, default=1e6, help="begin no run after these")
     runs.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
+    runs.add_argument("--share", type=float, default=1.0, help="of each task's steps, for studies")
     runs.add_argument("--programs", help="where compiled programs are kept (for this call alone)")
     runs.set_defaults(call=run)
     reports = commands.add_parser("report", help="tables and plots of what is there")

@@ -8,9 +8,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Many tests compile the same programs; within one session each is compiled once.
-_CACHE = tempfile.TemporaryDirectory(prefix="jtrust-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# Many tests compile the same programs; each is compiled once, for all of pytest-xdist's workers.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="jtrust-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import dataclasses

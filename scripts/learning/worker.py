@@ -1,15 +1,16 @@
 """One learning run in one process, on one CPU device or on the accelerators that JAX shows.
 
-    python -m scripts.learning.worker TASK ARM SEED MOST_SECONDS FILE
+    python -m scripts.learning.worker TASK ARM SEED MOST_SECONDS SHARE FILE
 
-Writes FILE, a JSON object: how the run went (`train`, at the end of iterations, jtrust's runs
-alone) and what its policies returned (`evaluations`: the mode of the policy, 32 whole episodes,
-at ten points of the run). Seconds count from the start of training, with compilation and without
-evaluations.
+SHARE is how much of the task's steps are run. Writes FILE, a JSON object: how the run went
+(`train`, at the end of iterations, jtrust's runs alone) and what its policies returned
+(`evaluations`: the mode of the policy, 32 whole episodes, at ten points of the run). Seconds count
+from the start of training, with compilation and without evaluations.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -31,8 +32,6 @@ _POINTS = 60
 def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
                most_seconds: float) -> dict[str, Any]:
     """A run by `jtrust.train`, its checkpoints evaluated when it has ended."""
-    import dataclasses
-
     import jtrust
     from jtrust.algorithms import ALGORITHMS
     from jtrust.networks import NetworkConfig
@@ -150,8 +149,9 @@ def _short(x: Any) -> float:
 
 
 def main() -> None:
-    name, arm, seed, most_seconds, out = sys.argv[1:]
+    name, arm, seed, most_seconds, share, out = sys.argv[1:]
     task = SUITE[name]
+    task = dataclasses.replace(task, steps=int(task.steps * float(share)))
     algorithm, settings = parse_arm(arm)
 
     def keep(found: dict) -> None:
