@@ -32,6 +32,7 @@ from scripts.installed import described
 from scripts.learning.suite import SUITE
 
 DATA = ROOT / "docs" / "learning"
+# Arms without a compiled program, whose starts are all alike.
 _NOT_COMPILED = ("sb3-trpo",)
 # What runs rejax, which needs other versions than jtrust: a Python that has it.
 _PYTHONS = {"rejax-ppo": "REJAX_PYTHON"}
