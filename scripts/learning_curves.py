@@ -2,13 +2,16 @@
 """Learning curves over tasks, algorithms and seeds, beside other trainers; kept as small files.
 
     python scripts/learning_curves.py run [--tasks hopper ...] [--arms trpo ppo ...] [--seeds 5]
+    python scripts/learning_curves.py run --gpu
     python scripts/learning_curves.py report
 
 `run` trains what is not there yet, each run in a process of its own on one core (several side by
 side), and can be stopped and started again at any time. An arm's program is compiled for its first
 seed on a task and kept for the others, for whom the same time is counted. An arm is an algorithm,
 `brax-ppo`, `sb3-trpo` or `rejax-ppo`, with settings behind a colon where they are not the defaults:
-`trpo:max_kl=0.02,num_envs=64`. `report` makes tables and plots of what is there.
+`trpo:max_kl=0.02,num_envs=64`. `--gpu` runs ant, halfcheetah and humanoid to brax's own budgets,
+three seeds, one after another, without a limit in time. `report` makes tables and plots of what is
+there.
 """
 
 from __future__ import annotations
@@ -71,7 +74,10 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
     kept |= {"task": task, "env": SUITE[task].env, "arm": arm}
     if kept["runs"] and arm.partition(":")[0] not in _NOT_COMPILED:
         count_compiling(found, next(iter(kept["runs"].values())))
-    kept["runs"][str(seed)] = found | {"versions": versions(python), "cores": arguments.cores}
+    device = found.pop("device", f"{platform.machine()} CPU")
+    kept["runs"][str(seed)] = found | {
+        "versions": versions(python, device), "cores": arguments.cores,
+    }
     kept["runs"] = dict(sorted(kept["runs"].items(), key=lambda item: int(item[0])))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
@@ -103,14 +109,29 @@ def _start(run: dict) -> float | None:
     )
 
 
-def versions(python: str) -> str:
+def versions(python: str, device: str) -> str:
     if python != sys.executable:
         return "rejax in an environment of its own"
     names = described("jtrust", "jax", "brax", "playground", "gymnax", "sb3-contrib")
-    return f"{names}, {platform.machine()} CPU, {datetime.date.today()}"
+    return f"{names}, {device}, {datetime.date.today()}"
+
+
+def for_gpu(arguments: argparse.Namespace) -> None:
+    """Puts in what was not given: tasks, seeds, seconds and workers on a GPU or on a CPU."""
+    gpu = arguments.gpu
+    given = {
+        "tasks": [task.name for task in SUITE.values() if task.gpu == gpu],
+        "seeds": 3 if gpu else 5,
+        "seconds": 1e6 if gpu else 300.0,
+        "workers": 1 if gpu else os.cpu_count(),
+    }
+    for name, value in given.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    for_gpu(arguments)
     wanted = [
         (task, arm, seed)
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
@@ -173,13 +194,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train what is not there yet")
-    runs.add_argument("--tasks", nargs="+", choices=SUITE, default=list(SUITE))
+    runs.add_argument("--gpu", action="store_true", help="the tasks for a GPU, 3 seeds in turn")
+    runs.add_argument("--tasks", nargs="+", choices=SUITE, help="instead of all for a CPU")
     runs.add_argument("--arms", nargs="+", default=["trpo", "ppo", "brax-ppo"])
-    runs.add_argument("--seeds", type=int, default=5)
+    runs.add_argument("--seeds", type=int, help="of each arm (5, on a GPU 3)")
     runs.add_argument("--first-seed", type=int, default=0)
-    runs.add_argument("--seconds", type=float, default=300, help="of training, at most (300)")
+    runs.add_argument("--seconds", type=float, help="of training, at most (300)")
     runs.add_argument("--minutes", type=float, default=1e6, help="begin no run after these")
-    runs.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
+    runs.add_argument("--workers", type=int, help="runs side by side")
     runs.add_argument("--share", type=float, default=1.0, help="of each task's steps, for studies")
     runs.add_argument("--programs", help="where compiled programs are kept (for this call alone)")
     runs.set_defaults(call=run)

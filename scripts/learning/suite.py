@@ -17,7 +17,8 @@ class Task:
       low, high: returns that count as 0 and as 1 where tasks are put together: about those of
         random actions and of a policy that has learned the task.
       backend: of a brax environment.
-      small: a cheap environment with a small budget, run in 32 environments.
+      num_envs: environments side by side, for jtrust; others have their own number.
+      gpu: too long for a CPU, so only run when asked for.
     """
 
     name: str
@@ -26,7 +27,8 @@ class Task:
     low: float
     high: float
     backend: str | None = None
-    small: bool = False
+    num_envs: int = 256
+    gpu: bool = False
 
     @property
     def make(self) -> dict[str, Any]:
@@ -47,7 +49,11 @@ _ALL = (
     Task("PendulumSwingup", "playground/PendulumSwingup", 10_000_000, 0, 900),
     Task("CheetahRun", "playground/CheetahRun", 5_000_000, 0, 900),
     Task("ReacherEasy", "playground/ReacherEasy", 5_000_000, 0, 1000),
-    Task("CartPole", "gymnax/CartPole-v1", 250_000, 20, 500, small=True),
+    Task("CartPole", "gymnax/CartPole-v1", 250_000, 20, 500, num_envs=32),
+    # With brax's budgets (its notebooks/training.ipynb, 0.14.2) and backend.
+    Task("ant-gpu", "brax/ant", 50_000_000, 0, 8000, "positional", 2048, gpu=True),
+    Task("halfcheetah-gpu", "brax/halfcheetah", 50_000_000, 0, 8000, "positional", 2048, gpu=True),
+    Task("humanoid-gpu", "brax/humanoid", 50_000_000, 0, 12_000, "positional", 2048, gpu=True),
 )
 SUITE = {task.name: task for task in _ALL}
 

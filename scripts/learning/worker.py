@@ -39,7 +39,7 @@ def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
     from scripts.learning.ablations import ABLATIONS, without
 
     kind = ALGORITHMS[algorithm]
-    numbers = {"num_envs": 32 if task.small else 256, "unroll_length": 64}
+    numbers = {"num_envs": task.num_envs, "unroll_length": 64}
     numbers |= {k: settings.pop(k) for k in tuple(settings) if k in numbers}
     shape = {f.name for f in dataclasses.fields(NetworkConfig)}
     network = NetworkConfig(**{k: settings.pop(k) for k in tuple(settings) if k in shape})
@@ -144,6 +144,14 @@ _PEERS: dict[str, Callable[..., dict]] = {
 }
 
 
+def accelerator() -> dict[str, str]:
+    """What the run was on, where it was not a CPU."""
+    import jax
+
+    device = jax.devices()[0]
+    return {} if device.platform == "cpu" else {"device": device.device_kind}
+
+
 def _short(x: Any) -> float:
     return float(f"{float(x):.5g}")
 
@@ -155,7 +163,7 @@ def main() -> None:
     algorithm, settings = parse_arm(arm)
 
     def keep(found: dict) -> None:
-        Path(out).write_text(json.dumps(found))
+        Path(out).write_text(json.dumps(found | accelerator()))
 
     if algorithm in _PEERS:
         keep(_PEERS[algorithm](task, settings, int(seed), float(most_seconds), keep))

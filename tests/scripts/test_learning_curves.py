@@ -1,8 +1,12 @@
 """What is done with runs before they are kept."""
 
+import argparse
+
 import pytest
 
-from scripts.learning_curves import count_compiling
+from scripts.learning.peers import PUBLISHED
+from scripts.learning.suite import SUITE
+from scripts.learning_curves import count_compiling, for_gpu
 
 
 def run(start, points, step=(100, 200)):
@@ -33,3 +37,21 @@ def test_nothing_is_counted_where_time_ended_before_the_first_update():
     later = {"evaluations": {"step": [0, 0], "seconds": [2.0, 300.0]}}
     count_compiling(later, first)
     assert later == {"evaluations": {"step": [0, 0], "seconds": [2.0, 300.0]}}
+
+
+def test_on_a_gpu_other_tasks_are_run_and_what_is_given_stays():
+    given = argparse.Namespace(gpu=True, tasks=None, seeds=None, seconds=None, workers=None)
+    for_gpu(given)
+    assert given.tasks == ["ant-gpu", "halfcheetah-gpu", "humanoid-gpu"]
+    assert (given.seeds, given.workers) == (3, 1)
+
+    given = argparse.Namespace(gpu=False, tasks=None, seeds=2, seconds=None, workers=None)
+    for_gpu(given)
+    assert len(given.tasks) == 12
+    assert not any(SUITE[task].gpu for task in given.tasks)
+    assert (given.seeds, given.seconds) == (2, 300.0)
+
+
+def test_every_brax_task_has_settings_for_braxs_ppo():
+    names = {t.env.removeprefix("brax/") for t in SUITE.values() if t.env.startswith("brax/")}
+    assert names <= set(PUBLISHED)
