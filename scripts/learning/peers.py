@@ -12,7 +12,8 @@ from typing import Any
 from scripts.learning.suite import Task
 
 # brax, notebooks/training.ipynb (brax 0.14.2). Where it has settings for SAC alone (hopper,
-# walker2d), those of its halfcheetah stand in; where it trains at another backend, they serve too.
+# walker2d), those of its halfcheetah stand in, with SAC's discount, whose steps are as long; where
+# it trains at another backend, they serve too.
 _COMMON = dict(episode_length=1000, normalize_observations=True, learning_rate=3e-4)
 _PENDULUMS = dict(
     reward_scaling=10, action_repeat=1, unroll_length=5, num_minibatches=32,
@@ -32,8 +33,8 @@ PUBLISHED = {
     ),
     "ant": _PENDULUMS | dict(num_envs=4096, batch_size=2048),
     "halfcheetah": _HALFCHEETAH,
-    "hopper": _HALFCHEETAH,
-    "walker2d": _HALFCHEETAH,
+    "hopper": _HALFCHEETAH | dict(discounting=0.997),
+    "walker2d": _HALFCHEETAH | dict(discounting=0.997),
     "humanoid": _PENDULUMS | dict(
         reward_scaling=0.1, unroll_length=10, num_updates_per_batch=8, entropy_cost=1e-3,
     ),
@@ -115,8 +116,9 @@ def _playground(name: str, task: Task) -> tuple[Any, dict[str, Any]]:
     factory = settings.pop("network_factory", {})
     settings["network_factory"] = functools.partial(networks.make_ppo_networks, **factory)
     settings["wrap_env_fn"] = wrapper.wrap_for_brax_training
-    # A reset of all environments at every evaluation, as Playground's own training script has it.
-    settings.setdefault("num_resets_per_eval", 1)
+    # One reset of all environments per evaluation. The ten that Playground has, over 60 million
+    # steps, would each be followed by a whole update: no evaluation before ten of them.
+    settings["num_resets_per_eval"] = 1
     config = registry.get_default_config(name)
     if "impl" in config:
         config.impl = "jax"
