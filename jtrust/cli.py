@@ -18,6 +18,9 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jtrust import checks
 
+# What only `--env-option` gives, of what every environment takes.
+_ENV_OPTIONS_ALONE = ("policy_observation", "value_observation")
+
 _USAGE = """\
 usage: jtrust COMMAND ...
 
@@ -173,7 +176,12 @@ def train_command(args: Sequence[str]) -> int:
 def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
     from jtrust.environments import make_env
 
-    of_env = dict(_key_and_value(text) for text in options.env_option)
+    of_env: dict[str, Any] = {}
+    for text in options.env_option:
+        key, value = _key_and_value(text)
+        if key in of_env:
+            raise checks.BadArgument("env_option", text, f"{key} was given before")
+        of_env[key] = value
     given = {"backend": options.backend, "episode_length": options.episode_length}
     given = {k: v for k, v in given.items() if v is not None}
     if options.domain_randomization:
@@ -184,7 +192,7 @@ def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
     try:
         return make_env(options.env, **given, **of_env)
     except checks.BadArgument as error:
-        if error.name in of_env:
+        if error.name in of_env or error.name in _ENV_OPTIONS_ALONE:
             text = f"{error.name}={error.value}" if error.name != error.value else error.name
             raise checks.BadArgument("env_option", text, error.remedy) from error
         raise
@@ -195,6 +203,8 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise checks.BadArgument("env_option", text, "must be KEY=VALUE")
+    if value == "null":
+        raise checks.BadArgument("env_option", text, "null is nothing; leave it out")
     if value in ("True", "False"):
         return key, value == "True"
     try:

@@ -17,7 +17,9 @@ State = Any  # one environment's state; has .obs, .reward and .done
 DEFAULT_EPISODE_LENGTH = 1000
 
 
-def _check_box(size: Any, low: Any, high: Any) -> None:
+def _settle_box(box: Box | Bins) -> None:
+    """Checks size and bounds, and makes them Python's own numbers."""
+    size, low, high = box.size, box.low, box.high
     checks.whole_number("Box.size", size, example=3)
     for name, bound in (("Box.low", low), ("Box.high", high)):
         if not checks.is_number(bound) or not math.isfinite(bound):
@@ -26,6 +28,8 @@ def _check_box(size: Any, low: Any, high: Any) -> None:
             )
     if not low < high:
         raise checks.BadArgument("Box.low", low, f"must be below high, {high}")
+    for name, value in (("size", int(size)), ("low", float(low)), ("high", float(high))):
+        object.__setattr__(box, name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Box:
     high: float = 1.0
 
     def __post_init__(self):
-        _check_box(self.size, self.low, self.high)
+        _settle_box(self)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         action = jnp.clip(action, -1.0, 1.0)
@@ -61,7 +65,7 @@ class Discrete:
     n: int
 
     def __post_init__(self):
-        checks.whole_number("Discrete.n", self.n, example=3)
+        object.__setattr__(self, "n", checks.whole_number("Discrete.n", self.n, example=3))
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         return action
@@ -84,7 +88,9 @@ class Bins:
     high: float = 1.0
 
     def __post_init__(self):
-        _check_box(self.size, self.low, self.high)
+        _settle_box(self)
+        bins = checks.whole_number("Bins.bins", self.bins, minimum=2, maximum=65536, example=11)
+        object.__setattr__(self, "bins", bins)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         centre = -1.0 + action * (2.0 / (self.bins - 1))
@@ -108,7 +114,9 @@ class Environment:
       step: (state, action) -> state; pure; with `vary`, (state, action, variation) -> state.
         A state has `obs`, `reward` [] and `done` [], where done
         means a failure or a success after which nothing follows: no value is bootstrapped.
-        A limit that the environment sets itself may be told in `state.info["truncation"]`.
+        A limit that the environment sets itself may be told in `state.info["truncation"]`, with
+        done or without; where that is true the value is bootstrapped, so it must be false where
+        the episode failed at that very step.
       observation: shape and type of `state.obs`, as a `jax.ShapeDtypeStruct`, or a dictionary of
         them.
       action: the space of actions that policies choose from; `step` takes what its
@@ -217,10 +225,10 @@ def describe(
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
     for key in {policy_key: 0, value_key: 0}:
         spec = select(observation, key)
-        if not isinstance(spec, jax.ShapeDtypeStruct) or spec.ndim != 1:
+        if not isinstance(spec, jax.ShapeDtypeStruct) or spec.ndim != 1 or not spec.size:
             shapes = jax.tree.map(lambda x: x.shape, spec)
             field = "env.obs" if key is None else f"env.obs[{key!r}]"
-            raise checks.BadArgument(field, shapes, "must be one vector, [O]")
+            raise checks.BadArgument(field, shapes, "must be one vector, [O], that is not empty")
     return Environment(
         name, reset, step, observation, action, episode_length, dict(options or {}),
         policy_key, value_key, vary,
@@ -237,8 +245,7 @@ def _described_again(
             "action", action, f"{environment.name} has {environment.action} already; leave it out"
         )
     if episode_length is not None:
-        length = checks.whole_number("episode_length", episode_length, example=1000)
-        environment = dataclasses.replace(environment, episode_length=length)
+        environment = with_time_limit(environment, episode_length)
     if policy_observation is None and value_observation is None:
         return environment
     policy_key, value_key = _choose_keys(
@@ -246,6 +253,24 @@ def _described_again(
         value_observation or environment.value_key,
     )
     return dataclasses.replace(environment, policy_key=policy_key, value_key=value_key)
+
+
+def with_time_limit(environment: Environment, episode_length: Any) -> Environment:
+    """The same environment with episodes cut after `episode_length` steps, or fewer than before.
+
+    Raises:
+      BadArgument: more than before, which the environment itself may cut.
+    """
+    length = checks.whole_number(
+        "episode_length", episode_length, example=environment.episode_length
+    )
+    if length > environment.episode_length:
+        raise checks.BadArgument(
+            "episode_length", length,
+            f"{environment.name} is made with {environment.episode_length}; where it is made, more "
+            "can be given",
+        )
+    return dataclasses.replace(environment, episode_length=length)
 
 
 def _refuse_restarts(env: Any) -> None:

@@ -175,7 +175,7 @@ def _finite(observation: Any) -> jax.Array:
 
 
 def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
-    """Puts environments that ended into fresh start states.
+    """Puts environments that ended into fresh start states, with random keys of their own.
 
     Args:
       starts: start states, [N, ...].
@@ -186,13 +186,35 @@ def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Ep
     alike = not jax.tree.leaves(episodes.variation)
 
     def select(episodes: Episodes) -> Episodes:
-        fresh = begin(jax.tree.map(lambda x: _rotate(x, t), starts) if alike else starts)
+        fresh = jax.tree.map(lambda x: _rotate(x, t), starts) if alike else starts
+        # One start serves several times in a rollout; what is drawn from it is new each time.
+        fresh = begin(jax.tree_util.tree_map_with_path(
+            lambda path, x: _fold_in(x, t) if _holds_keys(path, x) else x, fresh
+        ))
         return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
 
     # Most steps of most tasks end no episode; then nothing is copied.
     bare = dataclasses.replace(episodes, variation=())
     bare = jax.lax.cond(jnp.any(end), select, lambda episodes: episodes, bare)
     return dataclasses.replace(bare, variation=episodes.variation)
+
+
+def _holds_keys(path: tuple, x: jax.Array) -> bool:
+    """Whether a leaf of states holds random keys, [N, ...]: typed ones, or raw ones by their name.
+
+    Raw keys are two whole numbers each; Brax and Playground call them `rng`.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return True
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return name in ("rng", "key") and x.dtype == jnp.uint32 and x.ndim == 2 and x.shape[1] == 2
+
+
+def _fold_in(keys: jax.Array, t: jax.Array) -> jax.Array:
+    fold = jax.random.fold_in
+    for _ in range(keys.ndim - (keys.dtype == jnp.uint32)):
+        fold = jax.vmap(fold, (0, None))
+    return fold(keys, t)
 
 
 def _rotate(x: jax.Array, t: jax.Array) -> jax.Array:

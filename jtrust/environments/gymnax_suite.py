@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jtrust.environments.base import (
     split_options,
 )
 from jtrust.environments.extras import import_extra
+from jtrust.environments.tracing import said
 
 EXTRA = "gymnax"
 _MNIST = "/tmp/mnist"  # where gymnax keeps it
@@ -74,11 +76,16 @@ def make(
     from gymnax import registration
 
     of_class = inspect.signature(registration._registry[name]).parameters
-    arguments = {k: v for k, v in given.items() if k in of_class}
+    arguments = {
+        k: _like(k, of_class[k].default, v) for k, v in given.items() if k in of_class
+    }
     try:
         env, params = gymnax.make(name, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise checks.BadArgument("options", arguments, f"gymnax/{name}: {error}") from error
+        Adapter(env, params)
+    except checks.BadArgument:
+        raise
+    except Exception as error:  # environments raise what they like
+        raise checks.BadArgument("options", arguments, f"gymnax/{name}: {said(error)}") from error
     known = [f.name for f in dataclasses.fields(params) if f.name != "max_steps_in_episode"]
     changed = {}
     for key, value in given.items():
@@ -171,14 +178,28 @@ def _action_space(space: Any) -> ActionSpace:
 
 
 def _like(name: str, default: Any, value: Any) -> Any:
-    """A number of the default's type, since gymnax's own code tells 100 from 100.0."""
+    """A value of the default's type and shape, since gymnax's own code tells 100 from 100.0.
+
+    What has no default, or one that is neither a number nor an array of them, passes as it is.
+    """
     if isinstance(default, bool):
-        if value not in (0, 1):
+        if not (isinstance(value, (bool, int, float, np.generic)) and value in (0, 1)):
             raise checks.BadArgument(name, value, "must be true or false")
         return bool(value)
+    if isinstance(default, (jax.Array, np.ndarray)) and default.ndim:
+        like = f"must be {default.shape} finite numbers, such as {default.tolist()}"
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise checks.BadArgument(name, value, like) from error
+        if array.shape != default.shape or not np.all(np.isfinite(array)):
+            raise checks.BadArgument(name, value, like)
+        return jnp.asarray(array, default.dtype)
+    if not isinstance(default, (int, float, jax.Array, np.ndarray, np.generic)):
+        return value
     whole = isinstance(default, int)
-    if not checks.is_number(value) or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
+    if not checks.is_number(value) or not math.isfinite(value) or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a finite number"
         raise checks.BadArgument(name, value, f"must be {kind}, such as {default}")
     return type(default)(value) if isinstance(default, (int, float)) else value
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jtrust import checks
-from jtrust.environments.base import COMMON_OPTIONS, Environment, describe
+from jtrust.environments.base import COMMON_OPTIONS, Environment, describe, with_time_limit
 from jtrust.environments.tracing import said
 
 
@@ -39,6 +39,8 @@ def make(name: str, /, **options: Any) -> Environment:
         made = function(**given)
     except checks.BadArgument:
         raise
+    except SystemExit as error:
+        raise checks.BadArgument("ENV", name, f"ended the process: {said(error)}") from error
     except Exception as error:
         raise checks.BadArgument("ENV", name, f"raised {said(error)}") from error
     if not isinstance(made, Environment):
@@ -51,10 +53,9 @@ def make(name: str, /, **options: Any) -> Environment:
         raise checks.BadArgument(
             next(iter(keys)), next(iter(keys.values())), f"{name} has chosen; change it there"
         )
-    length = checks.whole_number(
-        "episode_length", common.get("episode_length", made.episode_length), example=1000
-    )
-    return dataclasses.replace(made, name=name, options=options, episode_length=length)
+    made = dataclasses.replace(made, name=name, options=options)
+    length = common.get("episode_length")
+    return made if length is None else with_time_limit(made, length)
 
 
 def _find(name: str) -> Callable:
@@ -69,6 +70,11 @@ def _find(name: str) -> Callable:
                 "ENV", name, f"there is no module {error.name}, installed or in {os.getcwd()}"
             ) from error
         raise checks.BadArgument("ENV", name, f"its module raised {said(error)}") from error
+    except SystemExit as error:
+        raise checks.BadArgument(
+            "ENV", name, f"its module ends the process when it is imported: {said(error)}; what is "
+            'for a script alone belongs under if __name__ == "__main__":'
+        ) from error
     except Exception as error:
         raise checks.BadArgument("ENV", name, f"its module raised {said(error)}") from error
     for part in attribute.split("."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,7 @@ def make(
     config = registry.get_default_config(name)
     _refuse_dead(given)
     _update(config, given)
+    _check_time_steps(config, given)
     if "impl" in config:
         config.impl = backend
     elif backend != "jax":
@@ -135,13 +137,25 @@ def _update(config: Any, overrides: Mapping[str, Any]) -> None:
     known = _flat(config)
     for name, value in overrides.items():
         checks.one_of(name, name, known, "option")
+        kind = type(known[name])
+        like = f"must be of the same type as its default, {known[name]!r} ({kind.__name__})"
+        if isinstance(value, bool) and kind in (int, float):  # a number to ml_collections
+            raise checks.BadArgument(name, value, like)
         try:
             config.update_from_flattened_dict({name: value})
         except (TypeError, ValueError) as error:
-            kind = type(known[name]).__name__
+            raise checks.BadArgument(name, value, like) from error
+
+
+def _check_time_steps(config: Any, given: Mapping[str, Any]) -> None:
+    """Raises `BadArgument` where a control step would hold no step of the physics."""
+    control, physics = config.get("ctrl_dt"), config.get("sim_dt")
+    for name in ("ctrl_dt", "sim_dt"):
+        if name in given and not (math.isfinite(config[name]) and 0 < physics <= control):
             raise checks.BadArgument(
-                name, value, f"must be of the same type as its default, {known[name]!r} ({kind})"
-            ) from error
+                name, given[name], "must be finite seconds above 0, sim_dt at most ctrl_dt, which "
+                f"are {physics:g} and {control:g}"
+            )
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

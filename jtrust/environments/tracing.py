@@ -17,12 +17,12 @@ from jtrust import checks
 _LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "jtrust/environments/")
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """An exception in one line: its type, its first line, and where in the user's code it rose."""
     return f"{type(error).__name__}: {_first_line(error)}"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not any(part in f.filename for part in _LIBRARIES)]
@@ -31,14 +31,25 @@ def _first_line(error: Exception) -> str:
 
 
 def trace_variation(vary: Callable, key: Any) -> Any:
-    """Shapes of one environment's own variation."""
-    keys = jax.ShapeDtypeStruct((1,), key.dtype)
+    """Shapes of one environment's own variation.
+
+    Raises:
+      BadArgument: where `vary` cannot be traced, or gives not one entry for each key.
+    """
+    count = 3
     try:
-        return jax.eval_shape(lambda keys: jax.tree.map(lambda x: x[0], vary(keys)), keys)
+        several = jax.eval_shape(vary, jax.ShapeDtypeStruct((count,), key.dtype))
     except checks.BadArgument:
         raise
     except Exception as error:
         raise _untraceable("vary", error) from error
+    for path, x in jax.tree_util.tree_leaves_with_path(several):
+        if x.shape[:1] != (count,):
+            raise checks.BadArgument(
+                f"env.vary(){jax.tree_util.keystr(path)}", x.shape,
+                f"must be [N, ...], one entry for each key; this was for {count} keys",
+            )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), several)
 
 
 def trace_pair(
@@ -47,7 +58,7 @@ def trace_pair(
     """`reset` and `step` with their tracing done, and the shapes of their state.
 
     Where a number is whole at the start and a fraction later (`reward=0` and then 0.7), the start
-    is made a fraction too.
+    is made a fraction too. Rewards are always, so that they can be added up.
 
     Raises:
       BadArgument: where one cannot be traced, or returns what is no such state, or the two do not
@@ -56,7 +67,9 @@ def trace_pair(
     begin, start = _traced("reset", reset, key, *variation)
     go_on, after = _traced("step", step, start, action, *variation)
     _check_alike(start, after)
-    types = jax.tree.map(lambda a, b: _common(a.dtype, b.dtype), start, after)
+    types = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: _fraction(path, _common(a.dtype, b.dtype)), start, after
+    )
     if types != jax.tree.map(lambda a: a.dtype, start):
         begin, start = _traced(
             "reset",
@@ -65,9 +78,27 @@ def trace_pair(
             ),
             key, *variation,
         )
-        go_on, after = _traced("step", step, start, action, *variation)
+        go_on, after = _traced(
+            "step",
+            lambda *args: jax.tree_util.tree_map_with_path(
+                lambda path, x: _as_fraction(path, x), step(*args)
+            ),
+            start, action, *variation,
+        )
         _check_alike(start, after, types=True)
     return begin, go_on, start
+
+
+def _fraction(path: tuple, dtype: Any) -> Any:
+    """The type of a leaf, for the reward a fraction's."""
+    reward = len(path) == 1 and jax.tree_util.keystr(path, simple=True) == "reward"
+    return jnp.dtype(jnp.float32) if reward and not jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+
+def _as_fraction(path: tuple, x: Any) -> Any:
+    dtype = jnp.result_type(x) if not hasattr(x, "dtype") else x.dtype
+    wanted = _fraction(path, dtype)
+    return x if wanted == dtype else jnp.asarray(x, wanted)
 
 
 def _common(a: Any, b: Any) -> Any:

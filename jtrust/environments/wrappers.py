@@ -98,7 +98,7 @@ def frame_stack(environment: Any, n: int) -> Environment:
 def scale_reward(environment: Any, scale: float) -> Environment:
     """Rewards are multiplied by `scale`."""
     environment = _described(environment)
-    checks.real_number("scale", scale, minimum=-1e12, example=0.1)
+    scale = _number("scale", scale, minimum=-1e12, example=0.1)
 
     def scaled(state):
         return _plain(state, reward=state.reward * scale)
@@ -118,7 +118,7 @@ def observation_noise(environment: Any, std: float) -> Environment:
     Of a dictionary of observations, those that the policy does not read stay exact.
     """
     environment = _described(environment)
-    checks.real_number("std", std, minimum=0, example=0.01)
+    std = _number("std", std, minimum=0, example=0.01)
 
     def noisy(key, obs):
         if environment.policy_key is not None:
@@ -137,10 +137,19 @@ def observation_noise(environment: Any, std: float) -> Environment:
     def step(state, action, *variation):
         return seen(environment.step(state.inner, action, *variation), state.own)
 
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    observation = jax.eval_shape(noisy, key, environment.used(environment.observation))
     return _changed(
-        environment, f"observation_noise({std:g})", reset, step,
-        observation=environment.used(environment.observation),
+        environment, f"observation_noise({std:g})", reset, step, observation=observation
     )
+
+
+def _number(name: str, value: Any, **bounds: Any) -> float:
+    """One number, and no array, whatever passes as a hyperparameter."""
+    if not checks.is_number(value):
+        raise checks.BadArgument(name, value, f"must be one number, such as {bounds['example']:g}")
+    checks.real_number(name, value, **bounds)
+    return float(value)
 
 
 def _described(environment: Any) -> Environment:

@@ -11,7 +11,15 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.algorithms import ALGORITHMS, Algorithm
-from jtrust.environments import Bins, Box, Discrete, Environment, make_env, with_action_bins
+from jtrust.environments import (
+    Bins,
+    Box,
+    Discrete,
+    Environment,
+    describe,
+    make_env,
+    with_action_bins,
+)
 from jtrust.environments.base import ActionSpace
 from jtrust.networks import NetworkConfig
 from jtrust.training import Trainer, make_trainer
@@ -186,6 +194,7 @@ class RunConfig:
             policy_network=policy_network, value_network=value_network, devices=devices,
         )
         self.check_environment(trainer.environment)
+        self._check_name(trainer.environment.name)
         length = trainer.environment.episode_length
         if self.episode_length not in (0, length):
             raise checks.BadArgument(
@@ -193,6 +202,35 @@ class RunConfig:
                 f"cuts episodes after {length} steps; in the run it was {self.episode_length}",
             )
         return trainer
+
+    def describe_own(self, env: Any) -> Environment:
+        """An environment that a user gave again from Python, described as the run has it.
+
+        Raises:
+          BadArgument: it is a name, or no environment.
+        """
+        if isinstance(env, str):
+            raise checks.BadArgument(
+                "env", env, "must be an environment and no name; leave it out, and the run's own, "
+                f"{self.env}, is made again"
+            )
+        if isinstance(env, Environment):
+            return env
+        # An object that was wrapped, or randomised, has another name than what it was before.
+        name = type(env).__name__ if "+" in self.env else self.env
+        length = {"episode_length": self.episode_length} if self.episode_length else {}
+        return describe(env, name, **length)
+
+    def _check_name(self, name: str) -> None:
+        """Raises `BadArgument` for another environment of a suite, or another wrapper.
+
+        Environments of the user's own may have come by another name.
+        """
+        ours, theirs = (x.partition("+") for x in (self.env, name))
+        both_named = "/" in ours[0] and "/" in theirs[0]
+        wrapped_otherwise = ours[2] != theirs[2] and ":" not in ours[0]
+        if (both_named and ours[0] != theirs[0]) or wrapped_otherwise:
+            raise checks.BadArgument("env", name, f"the run was trained in {self.env}")
 
     def with_action_bins(self, environment: Environment) -> Environment:
         """The environment with its actions in bins, where the run has them so."""
@@ -267,15 +305,26 @@ def _action_to_json(action: ActionSpace) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Numbers as Python's own, which JSON can hold."""
+    """Numbers as Python's own, which JSON can hold.
 
-    def plain(value):
+    Raises:
+      BadArgument: for what it cannot hold.
+    """
+
+    def plain(key, value):
         if isinstance(value, (jax.Array, np.ndarray, np.generic)):
             if np.ndim(value):
                 raise checks.BadArgument(name, value, "a run takes one value, not several")
             return np.asarray(value).item()
-        if isinstance(value, tuple):
-            return list(value)
+        if isinstance(value, (tuple, list)):
+            return [plain(key, x) for x in value]
+        if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+            return {k: plain(key, v) for k, v in value.items()}
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise checks.BadArgument(
+                key, value, "cannot be kept with a run: must be numbers, texts, lists or "
+                "dictionaries of them"
+            )
         return value
 
-    return {k: plain(v) for k, v in values.items()}
+    return {k: plain(k, v) for k, v in values.items()}

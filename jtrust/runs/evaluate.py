@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jtrust import checks
-from jtrust.environments import Environment, describe
+from jtrust.environments import Environment
 from jtrust.environments.base import select
 from jtrust.environments.compact import compact
 from jtrust.networks import make_policy_network
@@ -87,7 +87,8 @@ def evaluate(
       seed: of the start states (and of the actions, if `stochastic`).
       step: the checkpoint of this step; by default the newest that can be read.
       stochastic: sample actions; by default the policy's mode acts.
-      env: the environment, where the run's own was an object and not a name.
+      env: the environment, where the run's own was an object and not a name; or another one with
+        the same observations and actions, evaluated as it is.
       policy_network: the run's, where it was given to `train`.
 
     Returns:
@@ -99,15 +100,12 @@ def evaluate(
     episodes = checks.whole_number("episodes", episodes, maximum=2**20, example=64)
     seed = checks.whole_number("seed", seed, minimum=0)
     policy, config, step = _load(run_dir, step, policy_network)
-    if env is None:
-        environment = config.make_environment()
-    else:
-        environment = env if isinstance(env, Environment) else describe(env, config.env)
+    environment = config.make_environment() if env is None else config.describe_own(env)
     environment = config.with_action_bins(environment)
     config.check_environment(environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
     return {
-        "env": config.env,
+        "env": environment.name,
         "algorithm": config.algorithm,
         "step": step,
         "episodes": episodes,

@@ -18,7 +18,6 @@ from jax.sharding import NamedSharding
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
-from jtrust.environments import Environment, describe
 from jtrust.networks import NetworkConfig
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter, from_arrays
@@ -114,7 +113,7 @@ def train(
     )
     keep_checkpoints = checks.whole_number("keep_checkpoints", keep_checkpoints, minimum=0)
     if checkpoint_every is not None:
-        checks.whole_number("checkpoint_every", checkpoint_every, example=50)
+        checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
     for name, wanted in (("tensorboard", tensorboard), ("wandb", wandb)):
         checks.truth_value(name, wanted)
         if wanted and run_dir is None and not default_run_dir:
@@ -194,10 +193,12 @@ def resume(
     keep_checkpoints = checks.whole_number("keep_checkpoints", keep_checkpoints, minimum=0)
     directory, config = RunDirectory.open(run_dir)
     if total_steps is not None:
-        checks.whole_number("steps", total_steps, maximum=10**15, example=config.total_steps)
+        total_steps = checks.whole_number(
+            "steps", total_steps, maximum=10**15, example=config.total_steps
+        )
         config = dataclasses.replace(config, total_steps=total_steps)
     if env is not None:
-        env = env if isinstance(env, Environment) else describe(env, config.env)
+        env = config.describe_own(env)
     trainer = config.make_trainer(env, devices, policy_network, value_network)
     directory.lock()
     with contextlib.ExitStack() as stack:

@@ -419,6 +419,10 @@ def make_trainer(
     Raises:
       BadArgument: an argument that will not do, with what would.
     """
+    if jax.config.jax_enable_x64:
+        raise checks.BadArgument(
+            "jax_enable_x64", True, "jtrust trains in float32; unset JAX_ENABLE_X64"
+        )
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
     environment = compact(with_action_bins(environment, action_bins))
     if not isinstance(algorithm, Algorithm):

@@ -122,6 +122,55 @@ def test_environments_that_did_not_end_are_left_alone():
     assert changed[3, 2] and changed.sum() == 1
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DrawState:
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    info: dict
+
+
+class Draws:
+    """Shows a number drawn at every step, by a typed key or by a raw one as Brax has it."""
+
+    action_size = 1
+    raw = False
+
+    def reset(self, key):
+        return self.draw(jax.random.key_data(key) if self.raw else key)
+
+    def step(self, state, action):
+        return self.draw(state.info["rng"])
+
+    def draw(self, key):
+        key, own = jax.random.split(key)
+        return DrawState(
+            jax.random.uniform(own, (1,)), jnp.float32(0), jnp.zeros((), bool), {"rng": key}
+        )
+
+
+class RawDraws(Draws):
+    raw = True
+
+
+@pytest.mark.parametrize("kind", [Draws, RawDraws])
+def test_what_is_drawn_in_one_start_is_new_each_time_it_is_handed_out(kind):
+    environment = describe(kind(), "draws", episode_length=2)
+    starts, begun = (
+        batch.start_states(environment, jax.random.split(jax.random.key(seed), 8))
+        for seed in range(2)
+    )
+
+    def step(episodes, t):
+        moved, outcome = batch.step(environment, episodes, jnp.zeros((8, 1)))
+        after = batch.restart(moved, starts, outcome.truncation, t)
+        return after, moved.observation
+
+    _, seen = jax.jit(lambda: jax.lax.scan(step, batch.begin(begun), jnp.arange(64)))()
+    assert len(np.unique(seen)) == seen.size
+
+
 class Sick(Counter):
     def step(self, state, action):
         new = super().step(state, jnp.zeros(1))
@@ -182,6 +231,26 @@ class Picture(Counter):
         return state
 
 
+class Blind(Counter):
+    @staticmethod
+    def state(start, count, done=False):
+        return dataclasses.replace(Counter.state(start, 0.0, done), obs=jnp.zeros(0))
+
+    def step(self, state, action):
+        return state
+
+
+class OneForAll(Counter):
+    def reset(self, key, wind):
+        return super().reset(key)
+
+    def step(self, state, action, wind):
+        return super().step(state, action)
+
+    def vary(self, keys):
+        return {"wind": jax.random.uniform(keys[0], (1,))}
+
+
 class Raising(Counter):
     def step(self, state, action):
         return state.obs @ jnp.zeros((7, 7))
@@ -189,7 +258,7 @@ class Raising(Counter):
 
 @pytest.mark.parametrize(("kind", "says"), [
     (NoStep, "step"), (WrongReward, "reward"), (Growing, r"\.obs"), (Picture, "vector"),
-    (Raising, "cannot be traced"),
+    (Raising, "cannot be traced"), (Blind, "not empty"), (OneForAll, r"vary\(\)\['wind'\].*\[N"),
 ])
 def test_a_wrong_environment_is_refused_with_the_field_that_is_wrong(kind, says):
     with pytest.raises(jtrust.BadArgument, match=says):

@@ -1,6 +1,7 @@
 """Describing a user's object: mistakes are told by the name of the field, before anything runs."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jtrust
-from jtrust.environments import batch, describe, wrappers
+from jtrust.environments import Bins, batch, describe, wrappers
 
 
 @jax.tree_util.register_dataclass
@@ -96,6 +97,7 @@ def test_a_state_that_will_not_do_is_told_by_its_field(start, after, says):
     lambda: jtrust.Box(1, 1.0, -1.0), lambda: jtrust.Box(1, -np.inf, np.inf),
     lambda: jtrust.Box(2, np.zeros(2), np.ones(2)), lambda: jtrust.Box(1.0), lambda: jtrust.Box(0),
     lambda: jtrust.Discrete(0), lambda: jtrust.Discrete("3"), lambda: jtrust.Discrete(3.0),
+    lambda: Bins(1, 1), lambda: Bins(1, 2.5),
     lambda: describe(Made(good(), good()), "made", action=3),
 ])
 def test_actions_that_cannot_be_are_refused(make):
@@ -114,6 +116,8 @@ def test_brax_environments_that_restart_themselves_are_refused():
 def test_what_is_described_already_takes_a_time_limit_and_refuses_other_actions():
     made = describe(Made(good(), good()), "made")
     assert describe(made, "again", episode_length=10).episode_length == 10
+    with pytest.raises(jtrust.BadArgument, match="made is made with 1000"):
+        describe(made, "again", episode_length=1001)
     with pytest.raises(jtrust.BadArgument, match="already"):
         describe(made, "again", action=jtrust.Discrete(2))
     with pytest.raises(jtrust.BadArgument, match="one observation"):
@@ -135,5 +139,34 @@ def test_a_run_in_an_object_asks_for_it_again_and_for_its_time_limit(tmp_path):
         with pytest.raises(jtrust.BadArgument, match=r"trained in ant, an object.*env="):
             again(tmp_path / "run")
     with pytest.raises(jtrust.BadArgument, match="after 1000 steps; in the run it was 20"):
-        jtrust.resume(tmp_path / "run", 128, env=Made(good(), good()))
+        jtrust.resume(tmp_path / "run", 128, env=describe(Made(good(), good()), "ant"))
+    with pytest.raises(jtrust.BadArgument, match="no name; leave it out"):
+        jtrust.resume(tmp_path / "run", 128, env="brax/ant")
     assert jtrust.resume(tmp_path / "run", 128, env=environment).policy is not None
+    # The bare object is described as the run has it.
+    bare = Made(good(), good())
+    assert jtrust.resume(tmp_path / "run", np.int64(192), env=bare).policy is not None
+    assert jtrust.evaluate(tmp_path / "run", env=bare, episodes=2)["length_mean"] == 20
+
+
+def test_a_run_is_kept_whatever_kind_of_numbers_it_was_given(tmp_path):
+    spaces = (jtrust.Box(np.int64(2), np.float32(-2), np.float32(2)),
+              jtrust.Discrete(np.prod((3,))))
+    for i, space in enumerate(spaces):
+        environment = describe(Made(good(), good()), "made", action=space, episode_length=9,
+                               options={"masses": [np.float32(1.5), (np.int64(2), None)]})
+        jtrust.train(environment, total_steps=np.int64(64), num_envs=8, unroll_length=8, devices=1,
+                     run_dir=tmp_path / str(i), checkpoint_every=np.int64(1))
+        config = json.loads((tmp_path / str(i) / "config.json").read_text())
+        assert config["env_options"] == {"masses": [1.5, [2, None]]}
+        assert config["checkpoint_every"] == 1
+        assert jtrust.evaluate(tmp_path / str(i), env=environment, episodes=2)["episodes"] == 2
+    with pytest.raises(jtrust.BadArgument, match=r"robot=<object.*cannot be kept"):
+        jtrust.train(describe(Made(good(), good()), "made", options={"robot": object()}),
+                     num_envs=8, unroll_length=8, devices=1, run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_doubles_throughout_are_refused_in_one_line():
+    with jax.enable_x64(True), pytest.raises(jtrust.BadArgument, match="unset JAX_ENABLE_X64"):
+        jtrust.make_trainer("brax/fast", jtrust.TRPO())

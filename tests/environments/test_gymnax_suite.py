@@ -128,11 +128,27 @@ def test_algorithms_train_in_them(name, algorithm):
     ("MountainCarContinuous-v0", {"domain_randomization": True}, "leave it out"),
     ("Pong-misc", {"paddle_y_speed": 1.9}, "whole number"),
     ("Asterix-MinAtar", {"ramping": 3}, "true or false"),
+    ("Asterix-MinAtar", {"use_minimal_action_set": "no"}, "true or false"),
+    ("Pong-misc", {"paddle_y_speed": float("nan")}, "whole number"),
+    ("CartPole-v1", {"gravity": float("inf")}, "finite"),
+    ("DiscountingChain-bsuite", {"n_actions": -1}, "gymnax/DiscountingChain-bsuite: "),
+    ("SimpleBandit-bsuite", {"num_actions": "x"}, "whole number"),
+    ("Acrobot-v1", {"available_torque": 1.0}, r"\(3,\) finite numbers"),
+    ("MetaMaze-misc", {"maze_size": 2}, "Error"),
 ])
 def test_what_will_not_do_is_answered_in_one_line(name, arguments, says):
     with pytest.raises(jtrust.BadArgument, match=says) as caught:
         jtrust.make_env(f"gymnax/{name}", **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_is_an_array_may_be_given_as_a_list():
+    key, push = jax.random.key(0), jnp.int32(2)
+    speeds = []
+    for options in ({}, {"available_torque": [-5.0, 0.0, 5.0]}):
+        made = jtrust.make_env("gymnax/Acrobot-v1", **options)
+        speeds.append(made.step(made.reset(key), push).obs[4:])
+    assert np.abs(speeds[1] - speeds[0]).max() > 0.1
 
 
 def test_options_that_are_true_or_false_may_be_written_so():

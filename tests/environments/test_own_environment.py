@@ -86,9 +86,28 @@ def test_a_time_limit_that_the_callable_takes_is_the_loops_too_and_options_may_b
     ("cart:make --env-option policy_observation=state", "has chosen"),
     ("cart:Cart --backend mjx", "no such option"),
     ("cart:Cart --env-option name=y", "no such option"),
+    ("cart:Cart --env-option forc=null", "--env-option forc=null: null is nothing"),
+    ("cart:Cart --env-option force=1 --env-option force=2", "force was given before"),
+    ("short:make --episode-length 30", "--episode-length 30: .* is made with 20"),
+    ("short:both", "--env-option policy_observation=None: choose one of a, b"),
+    ("script:make", "ends the process when it is imported: SystemExit.*__main__"),
+    ("short:leave", "ended the process: SystemExit"),
 ])
 def test_what_will_not_do_is_answered_in_one_line(cart, env, says, capfd):
     (cart / "broken.py").write_text("1 / 0\n")
+    (cart / "script.py").write_text("import sys\nsys.exit(1)\n")
+    (cart / "short.py").write_text(
+        "import cart, jtrust, sys\n"
+        "def make():\n"
+        "    return jtrust.environments.describe(cart.Cart(), 'cart', episode_length=20)\n"
+        "def leave():\n    sys.exit(3)\n"
+        "class both(cart.Cart):\n"
+        "    def reset(self, key):\n        return self.two(super().reset(key))\n"
+        "    def step(self, state, action):\n        return self.two(super().step(state, action))\n"
+        "    def two(self, state):\n"
+        "        import dataclasses\n"
+        "        return dataclasses.replace(state, obs={'a': state.obs, 'b': state.obs})\n"
+    )
     (cart / "needy.py").write_text("import no_such_package\n")
     (cart / "failing.py").write_text(
         "def make():\n    raise RuntimeError('no robot')\n"
@@ -99,7 +118,8 @@ def test_what_will_not_do_is_answered_in_one_line(cart, env, says, capfd):
     error = capfd.readouterr().err
     assert error.count("\n") == 1 and re.search(says, error), error
     assert not list(cart.glob("checkpoints/*"))
-    sys.modules.pop("failing", None)
+    for module in ("failing", "short"):
+        sys.modules.pop(module, None)
 
 
 class Tuple(typing.NamedTuple):

@@ -73,6 +73,10 @@ def test_options_are_those_of_the_environments_configuration():
 @pytest.mark.parametrize(("name", "arguments", "says"), [
     ("CartpoleBallance", {}, "CartpoleBalance"), ("CartpoleBalance", {"ctrl_d": 1}, "ctrl_dt"),
     ("CartpoleBalance", {"ctrl_dt": "red"}, "float"),
+    ("CartpoleBalance", {"ctrl_dt": True}, "float"),
+    ("CartpoleBalance", {"ctrl_dt": 0.0}, "above 0"),
+    ("CartpoleBalance", {"ctrl_dt": 1e-3}, "sim_dt at most ctrl_dt"),
+    ("CartpoleBalance", {"sim_dt": float("nan")}, "finite"),
     ("CartpoleBalance", {"episode_length": 0}, "1000"),
     ("CartpoleBalance", {"backend": "cpp"}, "jax"), ("CartpoleBalance", {"backend": "warp"}, "GPU"),
     ("CartpoleBalance", {"domain_randomization": True}, "no randomiser"),

@@ -83,6 +83,19 @@ def test_repeated_actions_sum_rewards_until_the_episode_ends():
         assert done[-1] or cut[-1]
 
 
+class Paid(Ladder):
+    """Says whether it pays instead of how much."""
+
+    def _state(self, height):
+        return dataclasses.replace(super()._state(height), reward=jnp.asarray(True))
+
+
+def test_rewards_that_are_true_or_false_are_summed_too():
+    repeated = wrappers.action_repeat(Paid(), 4)
+    reward = roll(repeated, jnp.zeros((3, 1)))[1][1]
+    np.testing.assert_array_equal(reward, [4.0, 4.0, 4.0])
+
+
 def test_frames_are_stacked_oldest_first_and_start_as_copies():
     environment = wrappers.frame_stack(describe(Ladder(), "ladder"), 3)
     assert environment.observation.shape == (6,)
@@ -113,6 +126,20 @@ def test_noise_has_its_deviation_and_is_new_at_every_step():
     assert abs(noise.std() - 0.5) < 0.02 and abs(noise.mean()) < 0.02
     assert abs(np.corrcoef(noise[1:, 0], noise[:-1, 0])[0, 1]) < 0.05
     assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.05
+
+
+class Pixels(Ladder):
+    def _state(self, height):
+        return dataclasses.replace(super()._state(height), obs=jnp.zeros(3, jnp.uint8))
+
+    def step(self, state, action):
+        return self._state(state.reward)
+
+
+def test_noisy_whole_numbers_are_declared_as_the_fractions_they_become():
+    noisy = wrappers.observation_noise(Pixels(), 1.0)
+    assert noisy.observation.dtype == jnp.float32
+    assert roll(noisy, jnp.zeros((2, 1)))[1][0].dtype == np.float32
 
 
 def all_of_them(environment):
@@ -169,11 +196,21 @@ def test_a_run_in_a_wrapped_environment_wants_it_again(tmp_path):
     with pytest.raises(jtrust.BadArgument, match=r"scale_reward\(0.5\); pass it as env="):
         jtrust.evaluate(tmp_path / "run")
     assert jtrust.evaluate(tmp_path / "run", env=environment, episodes=2)["episodes"] == 2
+    inside = jtrust.make_env("brax/fast", episode_length=20)
+    for other in (inside, wrappers.scale_reward(inside, 1.0),
+                  wrappers.scale_reward(jtrust.make_env("brax/hopper", episode_length=20), 0.5)):
+        with pytest.raises(jtrust.BadArgument, match=r"trained in brax/fast|has observations"):
+            jtrust.resume(tmp_path / "run", 256, env=other, devices=1)
+    # Evaluated in what is asked for: here without the scale.
+    both = [jtrust.evaluate(tmp_path / "run", env=env, episodes=2) for env in (environment, inside)]
+    assert both[0]["return_mean"] == pytest.approx(0.5 * both[1]["return_mean"], rel=1e-4)
+    assert both[1]["env"] == "brax/fast"
 
 
 @pytest.mark.parametrize(("wrap", "value"), [
     (wrappers.action_repeat, 0), (wrappers.frame_stack, 1.5), (wrappers.observation_noise, -1),
-    (wrappers.scale_reward, float("nan")),
+    (wrappers.scale_reward, float("nan")), (wrappers.scale_reward, np.ones(3)),
+    (wrappers.observation_noise, jnp.ones(3)),
 ])
 def test_what_will_not_do_is_refused(wrap, value):
     with pytest.raises(jtrust.BadArgument):
