@@ -146,9 +146,12 @@ class _ProximalPolicy(Algorithm):
             return good & jnp.isfinite(measured["gain"]), measured
 
         kept = backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
-        return kept, self.next_coefficient(coefficient, kept.aux["kl"] / trust)
+        drawn_back = kept.scale < 1
+        return kept, self.next_coefficient(coefficient, kept.aux["kl"] / trust, drawn_back)
 
-    def next_coefficient(self, coefficient: jax.Array, kl: jax.Array) -> jax.Array:
+    def next_coefficient(
+        self, coefficient: jax.Array, kl: jax.Array, drawn_back: jax.Array | bool = False
+    ) -> jax.Array:
         return coefficient
 
     def outside_clip(self, ratio: jax.Array) -> jax.Array:
@@ -195,8 +198,9 @@ class PPOPenalty(_ProximalPolicy):
     """PPO with a KL penalty (arXiv:1707.06347, equation 8).
 
     L(θ) = E[ratio Â - β D_KL(π_old || π_θ)]. Adaptive, β doubles after an update that moved the
-    policy by more than 1.5 `target_kl` and halves after one that moved it by less than
-    `target_kl` / 1.5; otherwise it stays at `kl_coefficient`.
+    policy by more than 1.5 `target_kl`, or that had to be drawn back into the trust region, and
+    halves after one that moved it by less than `target_kl` / 1.5; otherwise it stays at
+    `kl_coefficient`.
 
     Attributes:
       target_kl: mean KL divergence per update that an adaptive β aims at.
@@ -227,10 +231,10 @@ class PPOPenalty(_ProximalPolicy):
     def loss(self, new, old, ratio, advantage, coefficient):
         return -(ratio * advantage - coefficient * old.kl_divergence(new))
 
-    def next_coefficient(self, coefficient, kl):
+    def next_coefficient(self, coefficient, kl, drawn_back=False):
         if not self.adaptive:
             return coefficient
-        up = kl > 1.5 * self.target_kl
+        up = (kl > 1.5 * self.target_kl) | drawn_back
         down = kl < self.target_kl / 1.5
         factor = jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0))
         # Bounded: a long stretch of tiny or huge updates must not take it out of reach.

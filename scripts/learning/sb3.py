@@ -100,18 +100,24 @@ def trpo(
     start = time.perf_counter()
 
     class Evaluate(BaseCallback):
-        spent, due = 0.0, every
+        spent, due = 0.0, 0
 
         def _on_step(self) -> bool:
             seconds = time.perf_counter() - start - self.spent
             if self.num_timesteps >= self.due or seconds > most_seconds:
-                begun = time.perf_counter()
-                found["step"].append(self.num_timesteps)
-                found["seconds"].append(round(seconds, 2))
-                found["return"].append(_mean_return(self.model, testing))
+                self.evaluate()
                 self.due += every
-                self.spent += time.perf_counter() - begun
             return seconds <= most_seconds
+
+        def evaluate(self) -> None:
+            begun = time.perf_counter()
+            found["step"].append(self.num_timesteps)
+            found["seconds"].append(round(begun - start - self.spent, 2))
+            found["return"].append(_mean_return(self.model, testing))
+            self.spent += time.perf_counter() - begun
+
+        def _on_training_end(self) -> None:  # behind the last update, and not before it
+            self.evaluate()
 
     model = TRPO("MlpPolicy", training, seed=seed, device="cpu", **settings)
     model.learn(task.steps, callback=Evaluate())

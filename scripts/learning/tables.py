@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics as plain
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.learning import statistics
@@ -24,9 +25,18 @@ def load_all(folder: Path) -> dict[str, dict[str, list[dict]]]:
     return found
 
 
+# Fewer runs than this give a range and no interval: a bootstrap of three excludes what is true in
+# one of five cases and not in one of twenty.
+LEAST_FOR_INTERVAL = 5
+
+
 def ends(runs: list[dict], axis: str) -> float:
-    """Where the runs of an arm end on an axis, "step" or "seconds": the median."""
-    return plain.median(run["evaluations"][axis][-1] for run in runs)
+    """Where the runs of an arm have ended on an axis: by "step" the first, by "seconds" the median.
+
+    A run that has ended keeps its policy while seconds pass, but steps it has not made say nothing.
+    """
+    found = [run["evaluations"][axis][-1] for run in runs]
+    return plain.median(found) if axis == "seconds" else min(found)
 
 
 def values_at(runs: list[dict], axis: str, where: float) -> list[float]:
@@ -67,11 +77,14 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
                 cells.append("no update yet" if name in data[task] else "-")
                 continue
             values = found[name] = values_at(arms[name], axis, where)
-            low, high = statistics.bootstrap_interval(
-                statistics.interquartile_mean, {task: values}
+            if any(x != x for x in values):
+                cells.append("not yet")
+                del found[name]
+                continue
+            ended = axis == "step" and ends(arms[name], axis) < 0.98 * where
+            cells.append(
+                f"{summary(task, values)}{' ended early' if ended else ''}"
             )
-            middle = statistics.interquartile_mean({task: values})
-            cells.append(f"{_number(middle)} [{_number(low)}, {_number(high)}] ({len(values)})")
         verdict = "-"
         if peer in found:
             better = {
@@ -84,6 +97,24 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
     return "\n".join(lines)
 
 
+def summary(task: str, values: list[float]) -> str:
+    """`middle [low, high] (seeds)`: from 5 seeds an interval, of fewer their range, of one none."""
+    middle = statistics.interquartile_mean({task: values})
+    low, high = min(values), max(values)
+    if len(values) >= LEAST_FOR_INTERVAL:
+        low, high = statistics.bootstrap_interval(statistics.interquartile_mean, {task: values})
+    between = f" [{_number(low)}, {_number(high)}]" if len(values) > 1 else ""
+    return f"{_number(middle)}{between} ({len(values)})"
+
+
+def _interval(statistic: Callable[..., float], *scores: statistics.Scores) -> str:
+    """` [low, high]`, or nothing where a task has too few runs."""
+    if min(len(runs) for one in scores for runs in one.values()) < LEAST_FOR_INTERVAL:
+        return ""
+    low, high = statistics.bootstrap_interval(statistic, *scores)
+    return f" [{low:.2f}, {high:.2f}]"
+
+
 def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-ppo") -> str:
     """All tasks that have every arm together: normalised interquartile means and improvement."""
     lines = []
@@ -93,27 +124,21 @@ def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "br
             if name not in arms or peer not in arms or ends(arms[peer], axis) == 0:
                 continue
             where = common_end(arms, [name, peer], axis)
-            for one in (name, peer):
-                scores[one][task] = normalized(
-                    SUITE[task], values_at(arms[one], axis, where)
-                )
+            both = {one: values_at(arms[one], axis, where) for one in (name, peer)}
+            if any(x != x for values in both.values() for x in values):
+                continue
+            for one, values in both.items():
+                scores[one][task] = normalized(SUITE[task], values)
         if not scores[name]:
             continue
-        parts = []
-        for one in (name, peer):
-            low, high = statistics.bootstrap_interval(
-                statistics.interquartile_mean, scores[one]
-            )
-            parts.append(
-                f"{one} {statistics.interquartile_mean(scores[one]):.2f} [{low:.2f}, {high:.2f}]"
-            )
-        better = statistics.probability_of_improvement(scores[name], scores[peer])
-        low, high = statistics.bootstrap_interval(
-            statistics.probability_of_improvement, scores[name], scores[peer]
-        )
+        mean, improvement = statistics.interquartile_mean, statistics.probability_of_improvement
+        parts = [
+            f"{one} {mean(scores[one]):.2f}{_interval(mean, scores[one])}" for one in (name, peer)
+        ]
+        both = scores[name], scores[peer]
         lines.append(
             f"- {len(scores[name])} tasks: {parts[0]}; {parts[1]}; probability of improvement "
-            f"{better:.2f} [{low:.2f}, {high:.2f}]"
+            f"{improvement(*both):.2f}{_interval(improvement, *both)}"
         )
     return "\n".join(lines)
 
@@ -128,6 +153,7 @@ def studies(data: dict[str, dict[str, list[dict]]]) -> list[str]:
         "| task | setting | return | defaults | difference | better than the defaults |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    over_tasks: dict[str, list[float]] = {}
     for task, arms in data.items():
         for arm, runs in arms.items():
             base = arm.partition(":")[0]
@@ -137,18 +163,33 @@ def studies(data: dict[str, dict[str, list[dict]]]) -> list[str]:
             ours = values_at(runs, "step", where)
             theirs = values_at(arms[base], "step", where)
 
+            if any(x != x for x in ours + theirs):
+                continue
+
             def difference(a, b):
                 return statistics.interquartile_mean(a) - statistics.interquartile_mean(b)
 
             scores = ({task: ours}, {task: theirs})
-            low, high = statistics.bootstrap_interval(difference, *scores)
             lines.append(
-                f"| {task} | {arm} | {_number(statistics.interquartile_mean(scores[0]))} "
-                f"({len(ours)}) | {_number(statistics.interquartile_mean(scores[1]))} "
-                f"({len(theirs)}) | {_number(difference(*scores))} "
-                f"[{_number(low)}, {_number(high)}] | "
+                f"| {task} | {arm} | {summary(task, ours)} | {summary(task, theirs)} | "
+                f"{_number(difference(*scores))}{_interval(difference, *scores)} | "
                 f"{statistics.probability_of_improvement(*scores):.2f} |"
             )
+            over_tasks.setdefault(arm, []).append(difference(*(
+                {task: normalized(SUITE[task], values)} for values in (ours, theirs)
+            )))
+    pooled = {arm: found for arm, found in over_tasks.items() if len(found) >= 3}
+    if pooled:
+        lines += [
+            "", "| setting | tasks | better on | mean difference of normalised returns |",
+            "| --- | --- | --- | --- |",
+        ]
+    for arm, found in sorted(pooled.items()):
+        middle, low, high = statistics.mean_over_tasks(found)
+        lines.append(
+            f"| {arm} | {len(found)} | {sum(x > 0 for x in found)} | "
+            f"{middle:+.3f} [{low:+.3f}, {high:+.3f}] |"
+        )
     return lines
 
 
@@ -157,14 +198,23 @@ def as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
     text = [
         "# Returns", "",
         "Written by `python scripts/learning_curves.py report`. Interquartile mean over seeds of",
-        "the mean return of 32 episodes of the policy's mode, its 95 % stratified bootstrap",
-        "interval, and the number of seeds. `better than the peer`: the probability that a run of",
-        "the arm returned more than one of brax-ppo. `no update yet`: time ended before the first.",
+        "the mean return of 32 episodes of the policy's mode (below 4 seeds: their mean); in",
+        "brackets its 95 % stratified bootstrap interval, below 5 seeds their range; the number",
+        "of seeds. What counts is the last evaluation up to the time or step given. `better than",
+        "the peer`: the probability that a run of the arm returned more than one of brax-ppo. `no",
+        "update yet`: time ended before the first, so that the return at equal time is that of the",
+        "untrained policy; `not yet`: before a run's first evaluation; `ended early`: before those",
+        "steps.",
     ]
     plain_arms = without_studies(data)
     for axis, title in (("seconds", "At equal time"), ("step", "At equal steps")):
         text += ["", f"## {title}", "", table(plain_arms, axis), "", aggregate(plain_arms, axis)]
-    text += ["", "## Studies", "", *studies(data)]
+    text += [
+        "", "## Studies", "",
+        "At the last step that both have reached. Over three tasks and more the differences of",
+        "normalised returns are put together, with the 95 % interval of their mean by Student's t,",
+        "a task being one observation.", "", *studies(data),
+    ]
     return "\n".join(text) + "\n"
 
 

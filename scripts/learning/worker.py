@@ -4,8 +4,8 @@
 
 SHARE is how much of the task's steps are run. Writes FILE, a JSON object: how the run went
 (`train`, at the end of iterations, jtrust's runs alone) and what its policies returned
-(`evaluations`: the mode of the policy, 32 whole episodes, at ten points of the run). Seconds count
-from the start of training, with compilation and without evaluations.
+(`evaluations`: the mode of the policy, 32 whole episodes, at ten points of the run and before it).
+Seconds count from the start of training, with compilation and without evaluations.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], see
     import jtrust
     from jtrust.training import evaluate_policy
 
-    seconds = {row["step"]: row["time/seconds"] for row in rows}
+    seconds = {0: 0.0} | {row["step"]: row["time/seconds"] for row in rows}
     steps = sorted(int(p.name) for p in run_dir.iterdir() if p.name.isdigit())
     steps = [step for step in steps if step in seconds]
     policies = [jtrust.load_policy(run_dir, step) for step in steps]

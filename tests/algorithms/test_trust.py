@@ -88,6 +88,18 @@ def test_no_algorithm_moves_further_than_its_share(point, algorithm):
         assert ratio / part["policy/step_scale"] == pytest.approx(0.2, rel=1e-3)
 
 
+def test_a_coefficient_rises_after_an_update_that_was_drawn_back(point):
+    """Where it went is inside the limit, and below what makes β rise; where it wanted to go not."""
+    algorithm = jtrust.PPOPenalty(target_kl=0.01, max_kl=0.012, learning_rate=0.3)
+    trainer = jtrust.make_trainer(point, algorithm, num_envs=32, unroll_length=16, devices=1)
+    state = trainer.init(jax.random.key(0))
+    _, new, metrics = algorithm.update(
+        state.policy_optimizer, state.policy, trainer.policy_network.apply, batch_of(1.0)
+    )
+    assert metrics["policy/step_scale"] < 1 and metrics["policy/kl"] < 1.5 * 0.01
+    assert new.kl_coefficient == 2 * state.policy_optimizer.kl_coefficient
+
+
 def test_a_coefficient_is_judged_by_the_share_that_was_allowed(point):
     """β stays when a tenth of the target was moved where a tenth was to be had."""
     algorithm = jtrust.PPOPenalty(target_kl=0.01)

@@ -30,9 +30,33 @@ def test_arms_are_compared_where_the_shortest_ended(tmp_path):
     for axis, name, where in (("seconds", "seconds", "15"), ("step", "steps", "150")):
         row = rows(tables.table(data, axis))["hopper"]
         assert row[name] == where
-        assert row["trpo"] == "40 [40, 40] (2)"  # half way between 0 and 80
+        assert row["trpo"] == "0 [0, 0] (2)"  # the 80 come later
         assert row["brax-ppo"] == "50 [50, 50] (3)"
         assert row["better than the peer"] == "trpo 0.00"
+
+
+def test_what_was_not_evaluated_by_then_is_no_return(tmp_path):
+    keep(tmp_path, "hopper", "trpo", ([100, 200], [10.0, 20.0], [0.0, 80.0]))
+    keep(tmp_path, "hopper", "brax-ppo", ([50], [5.0], [50.0]))
+    data = tables.load_all(tmp_path)
+    row = rows(tables.table(data, "seconds"))["hopper"]
+    assert (row["trpo"], row["better than the peer"]) == ("not yet", "")
+    assert tables.aggregate(data, "seconds") == ""
+
+
+def test_fewer_than_five_seeds_give_a_range_and_five_an_interval(tmp_path):
+    for count, expected in ((3, "20 [10, 30] (3)"), (5, "30 [")):
+        values = [10.0 * (i + 1) for i in range(count)]
+        assert tables.summary("hopper", values).startswith(expected)
+    low, high = tables.summary("hopper", values).split("[")[1].split("]")[0].split(", ")
+    assert 10 < float(low) < 30 < float(high) < 50  # within the range
+
+
+def test_an_arm_that_ended_before_the_steps_compared_is_marked(tmp_path):
+    keep(tmp_path, "hopper", "trpo", ([100, 200], [10.0, 20.0], [0.0, 80.0]))
+    keep(tmp_path, "hopper", "npg", ([0, 100], [0.0, 10.0], [3.0, 40.0]))
+    row = rows(tables.table(tables.load_all(tmp_path), "step"))["hopper"]
+    assert (row["steps"], row["trpo"], row["npg"]) == ("200", "80 (1)", "40 (1) ended early")
 
 
 def test_a_peer_without_an_update_stands_at_its_untrained_policy_and_at_no_step(tmp_path):
@@ -41,11 +65,11 @@ def test_a_peer_without_an_update_stands_at_its_untrained_policy_and_at_no_step(
     data = tables.load_all(tmp_path)
     timed = rows(tables.table(data, "seconds"))["CheetahRun"]
     assert (timed["seconds"], timed["trpo"], timed["brax-ppo"]) == (
-        "20", "80 [80, 80] (1)", "7 [7, 7] (1)"
+        "20", "80 (1)", "7 (1)"
     )
     stepped = rows(tables.table(data, "step"))["CheetahRun"]
     assert (stepped["steps"], stepped["trpo"], stepped["brax-ppo"]) == (
-        "200", "80 [80, 80] (1)", "no update yet"
+        "200", "80 (1)", "no update yet"
     )
     assert tables.aggregate(data, "step") == ""
 
@@ -57,7 +81,21 @@ def test_settings_of_their_own_are_studies_beside_the_defaults(tmp_path):
     assert set(tables.without_studies(data)["hopper"]) == {"trpo"}
     row = rows("\n".join(tables.studies(data)))["hopper"]
     assert (row["setting"], row["return"], row["defaults"]) == (
-        "trpo:max_kl=0.02", "55 (1)", "50 (2)"
+        "trpo:max_kl=0.02", "55 (1)", "50 [40, 60] (2)"
     )
-    assert row["difference"] == "5 [-5, 15]"
+    assert row["difference"] == "5"
     assert row["better than the defaults"] == "0.50"
+
+
+def test_a_setting_is_judged_over_its_tasks(tmp_path):
+    """Normalised differences of 0.1, 0.2 and 0.3: their mean and what Student's t makes of it."""
+    for task, low, high, share in (
+        ("hopper", 0, 1500, 0.1), ("CheetahRun", 0, 900, 0.2), ("reacher", -400, -10, 0.3)
+    ):
+        keep(tmp_path, task, "trpo", ([100], [10.0], [low]))
+        keep(tmp_path, task, "trpo:max_kl=0.02", ([100], [10.0], [low + share * (high - low)]))
+    pooled = tables.studies(tables.load_all(tmp_path))[-1]
+    half = 4.302653 * 0.1 / 3**0.5
+    assert pooled == (
+        f"| trpo:max_kl=0.02 | 3 | 3 | +0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}] |"
+    )
