@@ -183,9 +183,12 @@ def report(arguments: argparse.Namespace) -> int:
     from scripts.learning import plots, tables
 
     data = tables.load_all(arguments.data)
-    text = tables.as_markdown(data)
+    if arguments.data.resolve() == DATA / "runs":
+        text = tables.as_markdown(data)
+        plots.draw(tables.without_studies(data), arguments.data.parent)
+    else:  # a folder of studies, whose defaults may be among the other runs
+        text = tables.studies_as_markdown(tables.with_defaults(data, DATA / "runs"))
     (arguments.data.parent / "tables.md").write_text(text)
-    plots.draw(tables.without_studies(data), arguments.data.parent)
     print(text)
     return 0
 

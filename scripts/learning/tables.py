@@ -209,13 +209,30 @@ def as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
     plain_arms = without_studies(data)
     for axis, title in (("seconds", "At equal time"), ("step", "At equal steps")):
         text += ["", f"## {title}", "", table(plain_arms, axis), "", aggregate(plain_arms, axis)]
-    text += [
-        "", "## Studies", "",
-        "At the last step that both have reached. Over three tasks and more the differences of",
-        "normalised returns are put together, with the 95 % interval of their mean by Student's t,",
-        "a task being one observation.", "", *studies(data),
+    if any(":" in arm for arms in data.values() for arm in arms):
+        text += ["", "## Studies", "", *studies(data)]
+    return "\n".join(text) + "\n"
+
+
+def studies_as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
+    """The page of the studies' table."""
+    text = [
+        "# Studies", "",
+        "Written by `python scripts/learning_curves.py report --data` with the folder of their",
+        "runs. Returns as in the other tables, at the last step that both have reached; in",
+        "brackets the range of the seeds, whose number stands behind. Over three tasks and more",
+        "differences of normalised returns are put together, with the 95 % interval of their mean",
+        "by Student's t, a task being one observation.", "", *studies(data),
     ]
     return "\n".join(text) + "\n"
+
+
+def with_defaults(
+    data: dict[str, dict[str, list[dict]]], folder: Path
+) -> dict[str, dict[str, list[dict]]]:
+    """Studies with the runs of the defaults from another folder, where they have none."""
+    plain_runs = without_studies(load_all(folder))
+    return {task: plain_runs.get(task, {}) | arms for task, arms in data.items()}
 
 
 def without_studies(data: dict[str, dict[str, list[dict]]]) -> dict[str, dict[str, list[dict]]]:
