@@ -70,7 +70,8 @@ def trace_pair(
     types = jax.tree_util.tree_map_with_path(
         lambda path, a, b: _fraction(path, _common(a.dtype, b.dtype)), start, after
     )
-    if types != jax.tree.map(lambda a: a.dtype, start):
+    # Leaf by leaf: states hold arrays as structure too, and those cannot be compared as a whole.
+    if jax.tree.leaves(types) != [x.dtype for x in jax.tree.leaves(start)]:
         begin, start = _traced(
             "reset",
             lambda *args: jax.tree.map(
