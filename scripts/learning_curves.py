@@ -116,7 +116,7 @@ def versions(python: str, device: str) -> str:
     return f"{names}, {device}, {datetime.date.today()}"
 
 
-def for_gpu(arguments: argparse.Namespace) -> None:
+def fill_in(arguments: argparse.Namespace) -> None:
     """Puts in what was not given: tasks, seeds, seconds and workers on a GPU or on a CPU."""
     gpu = arguments.gpu
     given = {
@@ -131,7 +131,7 @@ def for_gpu(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for_gpu(arguments)
+    fill_in(arguments)
     wanted = [
         (task, arm, seed)
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)

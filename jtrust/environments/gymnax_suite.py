@@ -81,7 +81,7 @@ def make(
     }
     try:
         env, params = gymnax.make(name, **arguments)
-        Adapter(env, params)
+        Adapter(env, params)  # looks at the spaces, which some options leave impossible
     except checks.BadArgument:
         raise
     except Exception as error:  # environments raise what they like

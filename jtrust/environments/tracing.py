@@ -81,9 +81,7 @@ def trace_pair(
         )
         go_on, after = _traced(
             "step",
-            lambda *args: jax.tree_util.tree_map_with_path(
-                lambda path, x: _as_fraction(path, x), step(*args)
-            ),
+            lambda *args: jax.tree_util.tree_map_with_path(_as_fraction, step(*args)),
             start, action, *variation,
         )
         _check_alike(start, after, types=True)

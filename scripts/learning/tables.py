@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics as plain
 from collections.abc import Callable
 from pathlib import Path
@@ -76,15 +77,13 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
             if name not in arms:
                 cells.append("no update yet" if name in data[task] else "-")
                 continue
-            values = found[name] = values_at(arms[name], axis, where)
-            if any(x != x for x in values):
+            values = values_at(arms[name], axis, where)
+            if not _known(values):
                 cells.append("not yet")
-                del found[name]
                 continue
+            found[name] = values
             ended = axis == "step" and ends(arms[name], axis) < 0.98 * where
-            cells.append(
-                f"{summary(task, values)}{' ended early' if ended else ''}"
-            )
+            cells.append(summary(task, values) + " ended early" * ended)
         verdict = "-"
         if peer in found:
             better = {
@@ -95,6 +94,11 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
             verdict = ", ".join(f"{name} {chance:.2f}" for name, chance in better.items())
         lines.append(f"| {task} | {where:,.0f} | " + " | ".join(cells) + f" | {verdict} |")
     return "\n".join(lines)
+
+
+def _known(values: list[float]) -> bool:
+    """Whether every run had been evaluated by then."""
+    return not any(math.isnan(x) for x in values)
 
 
 def summary(task: str, values: list[float]) -> str:
@@ -125,7 +129,7 @@ def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "br
                 continue
             where = common_end(arms, [name, peer], axis)
             both = {one: values_at(arms[one], axis, where) for one in (name, peer)}
-            if any(x != x for values in both.values() for x in values):
+            if not all(map(_known, both.values())):
                 continue
             for one, values in both.items():
                 scores[one][task] = normalized(SUITE[task], values)
@@ -135,10 +139,10 @@ def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "br
         parts = [
             f"{one} {mean(scores[one]):.2f}{_interval(mean, scores[one])}" for one in (name, peer)
         ]
-        both = scores[name], scores[peer]
+        pair = scores[name], scores[peer]
         lines.append(
             f"- {len(scores[name])} tasks: {parts[0]}; {parts[1]}; probability of improvement "
-            f"{improvement(*both):.2f}{_interval(improvement, *both)}"
+            f"{improvement(*pair):.2f}{_interval(improvement, *pair)}"
         )
     return "\n".join(lines)
 
@@ -163,7 +167,7 @@ def studies(data: dict[str, dict[str, list[dict]]]) -> list[str]:
             ours = values_at(runs, "step", where)
             theirs = values_at(arms[base], "step", where)
 
-            if any(x != x for x in ours + theirs):
+            if not _known(ours + theirs):
                 continue
 
             def difference(a, b):

@@ -6,7 +6,7 @@ import pytest
 
 from scripts.learning.peers import PUBLISHED
 from scripts.learning.suite import SUITE
-from scripts.learning_curves import count_compiling, for_gpu
+from scripts.learning_curves import count_compiling, fill_in
 
 
 def run(start, points, step=(100, 200)):
@@ -41,12 +41,12 @@ def test_nothing_is_counted_where_time_ended_before_the_first_update():
 
 def test_on_a_gpu_other_tasks_are_run_and_what_is_given_stays():
     given = argparse.Namespace(gpu=True, tasks=None, seeds=None, seconds=None, workers=None)
-    for_gpu(given)
+    fill_in(given)
     assert given.tasks == ["ant-gpu", "halfcheetah-gpu", "humanoid-gpu"]
     assert (given.seeds, given.workers) == (3, 1)
 
     given = argparse.Namespace(gpu=False, tasks=None, seeds=2, seconds=None, workers=None)
-    for_gpu(given)
+    fill_in(given)
     assert len(given.tasks) == 12
     assert not any(SUITE[task].gpu for task in given.tasks)
     assert (given.seeds, given.seconds) == (2, 300.0)
