@@ -46,7 +46,7 @@ class TrainOptions:
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     steps: int = 1_000_000
     """Environment steps to train for; rounded up to whole iterations."""
-    num_envs: int = 256
+    num_envs: int = 64
     """Environments side by side, over all devices."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
@@ -123,7 +123,7 @@ class ProfileOptions:
     """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
-    num_envs: int = 256
+    num_envs: int = 64
     """Environments side by side, over all devices."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""

@@ -96,7 +96,7 @@ class Algorithm:
     name: ClassVar[str]
 
     max_kl: float = 0.01
-    discount: float = 0.99
+    discount: float = 0.995
     gae_lambda: float = 0.95
     entropy_cost: float = 0.0
     advantage_floor: float = 0.003
@@ -106,7 +106,7 @@ class Algorithm:
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
-        checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.99)
+        checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.995)
         checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
         checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
         checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)

@@ -92,7 +92,7 @@ def profile(
     algorithm: Algorithm | None = None,
     *,
     trace_dir: str | os.PathLike,
-    num_envs: int = 256,
+    num_envs: int = 64,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
     action_bins: int | None = None,

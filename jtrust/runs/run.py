@@ -60,7 +60,7 @@ def train(
     env: Any,
     algorithm: Algorithm | None = None,
     *,
-    num_envs: int = 256,
+    num_envs: int = 64,
     total_steps: int = 1_000_000,
     seed: int = 0,
     run_dir: str | os.PathLike | None = None,

@@ -392,7 +392,7 @@ def make_trainer(
     env: Any,
     algorithm: Algorithm,
     *,
-    num_envs: int = 256,
+    num_envs: int = 64,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
     action_bins: int | None = None,
@@ -429,7 +429,7 @@ def make_trainer(
         raise checks.BadArgument(
             "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
         )
-    num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=256)
+    num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=64)
     unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**15, example=64)
     network = network or NetworkConfig()
     if not isinstance(network, NetworkConfig):

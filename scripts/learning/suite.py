@@ -27,7 +27,7 @@ class Task:
     low: float
     high: float
     backend: str | None = None
-    num_envs: int = 256
+    num_envs: int = 64
     gpu: bool = False
 
     @property
