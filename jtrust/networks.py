@@ -46,9 +46,7 @@ class NetworkConfig:
       initialization: of the kernels, one of `INITIALIZATIONS`; whichever it is, the last layer of
         the policy starts a hundred times smaller.
       initial_std: standard deviation of a Gaussian policy before training, in units of half the
-        action range. By default 1/√A with A action dimensions: the noise is a vector of length
-        one on average (root mean square) however many motors it drives, and so is what it costs
-        where squared actions cost.
+        action range.
       min_std: standard deviation below which a Gaussian policy never falls, in the same units.
         Trust-region steps have a fixed length, so once a task is solved they follow what little
         advantage is left, which rewards less noise; without a floor the deviation falls by a
@@ -63,7 +61,7 @@ class NetworkConfig:
     value_layers: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     initialization: str = "orthogonal"
-    initial_std: float | None = None
+    initial_std: float = 1.0
     min_std: float = 0.05
     squash: bool = False
     state_dependent_std: bool = False
@@ -78,10 +76,9 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(int(size) for size in sizes))
         checks.one_of("activation", self.activation, ACTIVATIONS)
         checks.one_of("initialization", self.initialization, INITIALIZATIONS)
+        checks.real_number("initial_std", self.initial_std, above=0, maximum=100, example=1.0)
         checks.real_number("min_std", self.min_std, minimum=0, maximum=100, example=0.05)
-        if self.initial_std is not None:
-            checks.real_number("initial_std", self.initial_std, above=0, maximum=100, example=1.0)
-        if self.initial_std is not None and self.min_std >= self.initial_std:
+        if self.min_std >= self.initial_std:
             raise checks.BadArgument(
                 "min_std", self.min_std, f"must be below initial_std, {self.initial_std}"
             )
@@ -131,13 +128,6 @@ def _policy_mlp(config: NetworkConfig, outputs: int) -> MLP:
     )
 
 
-def first_std(config: NetworkConfig, action_size: int) -> float:
-    """The standard deviation before training, above `min_std`."""
-    if config.initial_std is None:
-        return max(action_size**-0.5, 2.0 * config.min_std)
-    return config.initial_std
-
-
 class GaussianPolicy(nn.Module):
     """Normalised observation [..., O] -> Gaussian over [..., A]."""
 
@@ -148,7 +138,7 @@ class GaussianPolicy(nn.Module):
     def __call__(self, x: jax.Array) -> DiagonalGaussian:
         config = self.config
         size = self.action_size
-        start = float(np.log(first_std(config, size) - config.min_std))
+        start = float(np.log(config.initial_std - config.min_std))
         if config.state_dependent_std:
             mean, raw = jnp.split(_policy_mlp(config, 2 * size)(x), 2, axis=-1)
             raw = start + raw

@@ -48,7 +48,7 @@ POLICIES = {
     "CartpoleBalance": Pretrained("playground/CartpoleBalance", 5_000_000),
     "PendulumSwingup": Pretrained("playground/PendulumSwingup", 10_000_000),
     "ReacherEasy": Pretrained("playground/ReacherEasy", 5_000_000),
-    "CartPole": Pretrained("gymnax/CartPole-v1", 250_000, options=("--num-envs", "32")),
+    "CartPole": Pretrained("gymnax/CartPole-v1", 250_000),
 }
 
 

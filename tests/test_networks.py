@@ -97,22 +97,6 @@ def test_a_shared_deviation_is_one_parameter_for_all_states():
     np.testing.assert_allclose(np.exp(log_std), 0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("by_state", [False, True])
-@pytest.mark.parametrize(("actions", "least", "expected"), [
-    (1, 0.05, 1.0), (4, 0.05, 0.5), (16, 0.05, 0.25), (10_000, 0.05, 0.1), (4, 0.4, 0.8),
-])
-def test_the_first_noise_is_a_vector_of_length_one_unless_the_floor_is_above(
-    actions, least, expected, by_state
-):
-    config = jtrust.NetworkConfig(min_std=least, state_dependent_std=by_state)
-    network, params = init(config, jtrust.Box(actions))
-    policy = network.apply(params, jax.random.normal(jax.random.key(1), (50, INPUTS)))
-    np.testing.assert_allclose(np.exp(policy.log_std), expected, rtol=0.08 if by_state else 1e-4)
-    if expected == actions**-0.5:
-        noise = policy.sample(jax.random.key(2)) - policy.mean
-        assert np.sqrt(np.mean(np.sum(noise**2, -1))) == pytest.approx(1, rel=0.2)
-
-
 # Fisher-vector products through the networks
 
 

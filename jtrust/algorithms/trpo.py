@@ -37,13 +37,13 @@ class _NaturalGradient(Algorithm):
         batch. It shapes the step and never its limit: the real KL is taken over the whole batch.
     """
 
-    damping: float = 0.01
+    damping: float = 0.1
     cg_iterations: int = static(10)
     fisher_stride: int = static(4)
 
     def __post_init__(self):
         super().__post_init__()
-        checks.real_number("damping", self.damping, minimum=0, example=0.01)
+        checks.real_number("damping", self.damping, minimum=0, example=0.1)
         checks.whole_number("cg_iterations", self.cg_iterations, maximum=10_000, example=10)
         checks.whole_number("fisher_stride", self.fisher_stride, maximum=10_000, example=4)
 

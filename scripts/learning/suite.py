@@ -49,7 +49,7 @@ _ALL = (
     Task("PendulumSwingup", "playground/PendulumSwingup", 10_000_000, 0, 900),
     Task("CheetahRun", "playground/CheetahRun", 5_000_000, 0, 900),
     Task("ReacherEasy", "playground/ReacherEasy", 5_000_000, 0, 1000),
-    Task("CartPole", "gymnax/CartPole-v1", 250_000, 20, 500, num_envs=32),
+    Task("CartPole", "gymnax/CartPole-v1", 250_000, 20, 500),
     # With brax's budgets (its notebooks/training.ipynb, 0.14.2) and backend.
     Task("ant-gpu", "brax/ant", 50_000_000, 0, 8000, "positional", 2048, gpu=True),
     Task("halfcheetah-gpu", "brax/halfcheetah", 50_000_000, 0, 8000, "positional", 2048, gpu=True),
