@@ -47,7 +47,7 @@ class TrainOptions:
     steps: int = 1_000_000
     """Environment steps to train for; rounded up to whole iterations."""
     num_envs: int = 64
-    """Environments side by side, over all devices."""
+    """Environments side by side, over all devices; on an accelerator take thousands."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
     seed: int = 0

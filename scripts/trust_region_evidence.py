@@ -52,11 +52,14 @@ LENGTHS = np.geomspace(0.003, 3.0, 13)
 SCALES = np.geomspace(0.1, 10.0, 17)
 LIMITS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NO_LIMIT = 1e6
-# Without a bonus for entropy: the surrogate alone is what is predicted and what is gained.
-PLAIN = {"entropy_cost": 0.0}
+# Without a bonus for entropy: the surrogate alone is what is predicted and what is gained. The rest
+# was the default when the committed data were made.
+NUM_ENVS = 256
+PLAIN = {"entropy_cost": 0.0, "discount": 0.99}
+NATURAL = PLAIN | {"damping": 0.01}
 FREE = PLAIN | {"max_kl": NO_LIMIT}
 UPDATES = {
-    "trpo": jtrust.TRPO(**PLAIN), "npg": jtrust.NPG(**PLAIN), "ppo": jtrust.PPO(**PLAIN),
+    "trpo": jtrust.TRPO(**NATURAL), "npg": jtrust.NPG(**NATURAL), "ppo": jtrust.PPO(**PLAIN),
     "ppo, no limit": jtrust.PPO(**FREE),
     "ppo, no limit, 10 times the step": jtrust.PPO(**FREE, learning_rate=3e-3),
     "ppo-kl": jtrust.PPOPenalty(**PLAIN),
@@ -189,7 +192,9 @@ def unfolded(trainer: Trainer) -> Trainer:
 def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[str, Any]:
     environment = jtrust.make_env(env, **({"backend": backend} if backend else {}))
 
-    trainer = jtrust.make_trainer(environment, jtrust.TRPO(**PLAIN), devices=1)
+    trainer = jtrust.make_trainer(
+        environment, jtrust.TRPO(**NATURAL), num_envs=NUM_ENVS, devices=1
+    )
     found: dict[str, Any] = {
         "env": env, "backend": backend, "iterations": iterations,
         "lengths": LENGTHS.tolist(), "scales": SCALES.tolist(), "stops": {},

@@ -31,7 +31,9 @@ class _NaturalGradient(Algorithm):
     """The step that TRPO and NPG share: the largest natural-gradient step in the trust region.
 
     Attributes:
-      damping: multiple of the identity added to the Fisher matrix while solving.
+      damping: multiple of the identity added to the Fisher matrix while solving. What the batch
+        hardly bears out lies in directions of little Fisher information, where a small damping
+        lets noise take most of the step.
       cg_iterations: conjugate-gradient iterations, one Fisher-vector product each.
       fisher_stride: the Fisher matrix is averaged over every `fisher_stride`-th time step of the
         batch. It shapes the step and never its limit: the real KL is taken over the whole batch.
