@@ -6,6 +6,7 @@
     limit      training rate over the rate of random actions in the same batched environments
     fisher     a Fisher-vector product against a gradient, and against reverse-over-reverse
     states     random actions with states of what is read over states of all that an engine keeps
+    seeds      several seeds one after another over the same in one program by vmap
     brax       steady rate of PPO over that of brax's PPO on the same work
     sb3        the TRPO policy update over sb3-contrib's (needs the extra `comparisons`)
     memory     what the program needs at its highest over the bytes that it must hold
@@ -46,6 +47,7 @@ PARTS: dict[str, tuple[Callable[[bool, int], Iterable[Row]], int, int]] = {
     "limit": (microbenchmarks.limit, 7, 5),
     "fisher": (microbenchmarks.fisher, 7, 5),
     "states": (microbenchmarks.states, 7, 5),
+    "seeds": (microbenchmarks.seeds, 7, 5),
     "brax": (comparisons.brax, 7, 5),
     "sb3": (comparisons.sb3, 7, 5),
     "memory": (processes.memory, 2, 1),

@@ -84,6 +84,40 @@ def states(gpu: bool, repeats: int) -> Iterator[Row]:
         )
 
 
+SEEDS = 5
+
+
+def seeds(gpu: bool, repeats: int) -> Iterator[Row]:
+    """Iterations of several seeds one after another over the same in one program by `vmap`."""
+    envs = 2048 if gpu else 64
+    for name, backend in (("inverted_pendulum", "generalized"), ("hopper", "spring")):
+        trainer = jtrust.make_trainer(
+            jtrust.make_env(name, backend=backend), jtrust.TRPO(), num_envs=envs, devices=1
+        )
+        keys = jax.random.split(jax.random.key(0), SEEDS)
+        one, every = jax.jit(trainer.iterate), jax.jit(jax.vmap(trainer.iterate))
+        states = {
+            "apart": [trainer.init(key) for key in keys],
+            "together": jax.vmap(trainer.init)(keys),
+        }
+
+        def apart(one=one, states=states):
+            states["apart"] = [one(state)[0] for state in states["apart"]]
+            return states["apart"]
+
+        def together(every=every, states=states):
+            states["together"] = every(states["together"])[0]
+            return states["together"]
+
+        found = in_turn({"apart": apart, "together": together}, repeats)
+        milliseconds = {k: 1e3 * statistics.median(v) for k, v in found.items()}
+        yield Row(
+            f"{SEEDS} seeds in turn over vmap, {name} {backend}, {envs} environments each",
+            ratios(found["apart"], found["together"]),
+            f"{milliseconds['apart']:.0f} and {milliseconds['together']:.0f} ms an iteration",
+        )
+
+
 class _Training:
     """One more iteration with each call."""
 
