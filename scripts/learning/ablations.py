@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jtrust.networks import INPUT_LAYER, get_layer, with_layer
 from jtrust.training import Trainer
-from jtrust.training.mesh import AXIS, environment_index
+from jtrust.training.mesh import AXIS
 from jtrust.trust_region import mean_over
 
 
@@ -38,9 +38,8 @@ class SameStarts(Trainer):
     """
 
     def fresh_starts(self, state, keys):
-        index = environment_index(self.num_envs // self.mesh.size)
-        first = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(state.key, 0), index)
-        return super().fresh_starts(state, first)
+        first = dataclasses.replace(state, iteration=jnp.zeros_like(state.iteration))
+        return super().fresh_starts(state, self.environment_keys(first))
 
 
 class EndingTogether(Trainer):

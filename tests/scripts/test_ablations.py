@@ -1,0 +1,58 @@
+"""Trainers with a part taken out lack that part and train all the same."""
+
+import jax
+import numpy as np
+import pytest
+
+import jtrust
+from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
+from scripts.learning.ablations import ABLATIONS, without
+
+SIZES = dict(num_envs=16, unroll_length=16, devices=1)
+
+
+def trainers(point, part):
+    return [
+        make(point, jtrust.TRPO(), **SIZES)
+        for make in (jtrust.make_trainer, without(jtrust.make_trainer, part))
+    ]
+
+
+def two_iterations(trainer):
+    """States before each of three iterations, and the metrics of the second."""
+    iterate = jax.jit(trainer.iterate)
+    states = [trainer.init(jax.random.key(0))]
+    for _ in range(2):
+        state, metrics = iterate(states[-1])
+        states.append(state)
+    return states, jax.device_get(metrics)
+
+
+@pytest.mark.parametrize("part", ABLATIONS)
+def test_what_is_left_trains(point, part):
+    states, metrics = two_iterations(trainers(point, part)[1])
+    assert metrics["policy/accepted"] == 1 and 0 < metrics["policy/kl"] <= 0.01
+    assert states[-1].iteration == 2
+
+
+def test_without_folding_new_statistics_move_the_policy(point):
+    folded, unfolded = [two_iterations(t)[1]["observation/drift_kl"] for t in
+                        trainers(point, "fold")]
+    assert folded < 1e-9 < 1e-7 < unfolded
+
+
+def test_without_fresh_starts_episodes_begin_from_the_first_states_again(point):
+    for trainer, again in zip(trainers(point, "fresh_starts"), (False, True), strict=True):
+        starts = per_shard(
+            lambda s, t=trainer: t.fresh_starts(s, t.environment_keys(s)).position,
+            trainer.mesh, (STATE_SPEC,), SHARDED,
+        )
+        first, _, third = [np.asarray(starts(s)) for s in two_iterations(trainer)[0]]
+        assert len(np.unique(first)) == first.size
+        assert np.array_equal(first, third) is again
+
+
+def test_without_spreading_no_first_episode_is_cut_short(point):
+    whole, together = trainers(point, "spread")
+    cut = [two_iterations(t)[0][1].episodes.head_start for t in (whole, together)]
+    assert np.ptp(cut[0]) > 0 and not np.any(cut[1])
