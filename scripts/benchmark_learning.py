@@ -39,9 +39,6 @@ class Task:
     limit_seconds: float | None = None
 
 
-# A cheap environment: two devices cost more than they save.
-_SMALL = ("--devices", "1")
-
 TASKS = (
     Task("brax/inverted_pendulum", "trpo", 1_000_000, 5, 950, limit_seconds=60),
     Task("brax/inverted_pendulum", "trpo", 1_000_000, 3, 950, ("--action-bins", "11")),
@@ -49,8 +46,8 @@ TASKS = (
     Task("brax/inverted_pendulum", "ppo", 2_000_000, 3, 900),
     Task("brax/inverted_pendulum", "ppo-kl", 2_000_000, 3, 900),
     Task("brax/swimmer", "trpo", 1_000_000, 3, 35),
-    Task("gymnax/CartPole-v1", "trpo", 250_000, 3, 475, _SMALL),
-    Task("gymnax/CartPole-v1", "ppo", 250_000, 3, 475, _SMALL),
+    Task("gymnax/CartPole-v1", "trpo", 250_000, 3, 475),
+    Task("gymnax/CartPole-v1", "ppo", 250_000, 3, 475),
     Task("playground/CartpoleBalance", "trpo", 5_000_000, 3, 950),
     Task("playground/PendulumSwingup", "trpo", 10_000_000, 3, 700),
     Task("playground/CartpoleSwingup", "trpo", 10_000_000, 3, 700),
