@@ -180,14 +180,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from scripts.learning import plots, tables
+    from scripts.learning import plots, studies, tables
 
     data = tables.load_all(arguments.data)
     if arguments.data.resolve() == DATA / "runs":
         text = tables.as_markdown(data)
+        if any(":" in arm for arms in data.values() for arm in arms):
+            text += "\n## Studies\n\n" + "\n".join(studies.table(data)) + "\n"
         plots.draw(tables.without_studies(data), arguments.data.parent)
     else:  # a folder of studies, whose defaults may be among the other runs
-        text = tables.studies_as_markdown(tables.with_defaults(data, DATA / "runs"))
+        text = studies.as_markdown(studies.with_defaults(data, DATA / "runs"))
     (arguments.data.parent / "tables.md").write_text(text)
     print(text)
     return 0

@@ -78,7 +78,7 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
                 cells.append("no update yet" if name in data[task] else "-")
                 continue
             values = values_at(arms[name], axis, where)
-            if not _known(values):
+            if not known(values):
                 cells.append("not yet")
                 continue
             found[name] = values
@@ -96,7 +96,7 @@ def table(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "brax-p
     return "\n".join(lines)
 
 
-def _known(values: list[float]) -> bool:
+def known(values: list[float]) -> bool:
     """Whether every run had been evaluated by then."""
     return not any(math.isnan(x) for x in values)
 
@@ -107,11 +107,11 @@ def summary(task: str, values: list[float]) -> str:
     low, high = min(values), max(values)
     if len(values) >= LEAST_FOR_INTERVAL:
         low, high = statistics.bootstrap_interval(statistics.interquartile_mean, {task: values})
-    between = f" [{_number(low)}, {_number(high)}]" if len(values) > 1 else ""
-    return f"{_number(middle)}{between} ({len(values)})"
+    between = f" [{number(low)}, {number(high)}]" if len(values) > 1 else ""
+    return f"{number(middle)}{between} ({len(values)})"
 
 
-def _interval(statistic: Callable[..., float], *scores: statistics.Scores) -> str:
+def interval(statistic: Callable[..., float], *scores: statistics.Scores) -> str:
     """` [low, high]`, or nothing where a task has too few runs."""
     if min(len(runs) for one in scores for runs in one.values()) < LEAST_FOR_INTERVAL:
         return ""
@@ -129,7 +129,7 @@ def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "br
                 continue
             where = common_end(arms, [name, peer], axis)
             both = {one: values_at(arms[one], axis, where) for one in (name, peer)}
-            if not all(map(_known, both.values())):
+            if not all(map(known, both.values())):
                 continue
             for one, values in both.items():
                 scores[one][task] = normalized(SUITE[task], values)
@@ -137,64 +137,18 @@ def aggregate(data: dict[str, dict[str, list[dict]]], axis: str, peer: str = "br
             continue
         mean, improvement = statistics.interquartile_mean, statistics.probability_of_improvement
         parts = [
-            f"{one} {mean(scores[one]):.2f}{_interval(mean, scores[one])}" for one in (name, peer)
+            f"{one} {mean(scores[one]):.2f}{interval(mean, scores[one])}" for one in (name, peer)
         ]
         pair = scores[name], scores[peer]
         lines.append(
             f"- {len(scores[name])} tasks: {parts[0]}; {parts[1]}; probability of improvement "
-            f"{improvement(*pair):.2f}{_interval(improvement, *pair)}"
+            f"{improvement(*pair):.2f}{interval(improvement, *pair)}"
         )
     return "\n".join(lines)
 
 
-def _number(x: float) -> str:
+def number(x: float) -> str:
     return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
-
-
-def studies(data: dict[str, dict[str, list[dict]]]) -> list[str]:
-    """Every arm with settings of its own beside the same algorithm's defaults, at their end."""
-    lines = [
-        "| task | setting | return | defaults | difference | better than the defaults |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    over_tasks: dict[str, list[float]] = {}
-    for task, arms in data.items():
-        for arm, runs in arms.items():
-            base = arm.partition(":")[0]
-            if ":" not in arm or base not in arms:
-                continue
-            where = min(ends(runs, "step"), ends(arms[base], "step"))
-            ours = values_at(runs, "step", where)
-            theirs = values_at(arms[base], "step", where)
-
-            if not _known(ours + theirs):
-                continue
-
-            def difference(a, b):
-                return statistics.interquartile_mean(a) - statistics.interquartile_mean(b)
-
-            scores = ({task: ours}, {task: theirs})
-            lines.append(
-                f"| {task} | {arm} | {summary(task, ours)} | {summary(task, theirs)} | "
-                f"{_number(difference(*scores))}{_interval(difference, *scores)} | "
-                f"{statistics.probability_of_improvement(*scores):.2f} |"
-            )
-            over_tasks.setdefault(arm, []).append(difference(*(
-                {task: normalized(SUITE[task], values)} for values in (ours, theirs)
-            )))
-    pooled = {arm: found for arm, found in over_tasks.items() if len(found) >= 3}
-    if pooled:
-        lines += [
-            "", "| setting | tasks | better on | mean difference of normalised returns |",
-            "| --- | --- | --- | --- |",
-        ]
-    for arm, found in sorted(pooled.items()):
-        middle, low, high = statistics.mean_over_tasks(found)
-        lines.append(
-            f"| {arm} | {len(found)} | {sum(x > 0 for x in found)} | "
-            f"{middle:+.3f} [{low:+.3f}, {high:+.3f}] |"
-        )
-    return lines
 
 
 def as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
@@ -213,30 +167,7 @@ def as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
     plain_arms = without_studies(data)
     for axis, title in (("seconds", "At equal time"), ("step", "At equal steps")):
         text += ["", f"## {title}", "", table(plain_arms, axis), "", aggregate(plain_arms, axis)]
-    if any(":" in arm for arms in data.values() for arm in arms):
-        text += ["", "## Studies", "", *studies(data)]
     return "\n".join(text) + "\n"
-
-
-def studies_as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
-    """The page of the studies' table."""
-    text = [
-        "# Studies", "",
-        "Written by `python scripts/learning_curves.py report --data` with the folder of their",
-        "runs. Returns as in the other tables, at the last step that both have reached; in",
-        "brackets the range of the seeds, whose number stands behind. Over three tasks and more",
-        "differences of normalised returns are put together, with the 95 % interval of their mean",
-        "by Student's t, a task being one observation.", "", *studies(data),
-    ]
-    return "\n".join(text) + "\n"
-
-
-def with_defaults(
-    data: dict[str, dict[str, list[dict]]], folder: Path
-) -> dict[str, dict[str, list[dict]]]:
-    """Studies with the runs of the defaults from another folder, where they have none."""
-    plain_runs = without_studies(load_all(folder))
-    return {task: plain_runs.get(task, {}) | arms for task, arms in data.items()}
 
 
 def without_studies(data: dict[str, dict[str, list[dict]]]) -> dict[str, dict[str, list[dict]]]:

@@ -2,7 +2,10 @@
 
 import json
 
-from scripts.learning import tables
+from scripts.learning import studies, tables
+
+# Tasks, returns that count as 0 and 1, and what a setting gains there.
+SHARES = (("hopper", 0, 1500, 0.1), ("CheetahRun", 0, 900, 0.2), ("reacher", -400, -10, 0.3))
 
 
 def keep(folder, task, arm, *curves):
@@ -79,7 +82,7 @@ def test_settings_of_their_own_are_studies_beside_the_defaults(tmp_path):
     keep(tmp_path, "hopper", "trpo:max_kl=0.02", ([100], [10.0], [55.0]))
     data = tables.load_all(tmp_path)
     assert set(tables.without_studies(data)["hopper"]) == {"trpo"}
-    row = rows("\n".join(tables.studies(data)))["hopper"]
+    row = rows("\n".join(studies.table(data)))["hopper"]
     assert (row["setting"], row["return"], row["defaults"]) == (
         "trpo:max_kl=0.02", "55 (1)", "50 [40, 60] (2)"
     )
@@ -89,13 +92,24 @@ def test_settings_of_their_own_are_studies_beside_the_defaults(tmp_path):
 
 def test_a_setting_is_judged_over_its_tasks(tmp_path):
     """Normalised differences of 0.1, 0.2 and 0.3: their mean and what Student's t makes of it."""
-    for task, low, high, share in (
-        ("hopper", 0, 1500, 0.1), ("CheetahRun", 0, 900, 0.2), ("reacher", -400, -10, 0.3)
-    ):
+    for task, low, high, share in SHARES:
         keep(tmp_path, task, "trpo", ([100], [10.0], [low]))
         keep(tmp_path, task, "trpo:max_kl=0.02", ([100], [10.0], [low + share * (high - low)]))
-    pooled = tables.studies(tables.load_all(tmp_path))[-1]
+    pooled = studies.table(tables.load_all(tmp_path))[-1]
     half = 4.302653 * 0.1 / 3**0.5
     assert pooled == (
-        f"| trpo:max_kl=0.02 | 3 | 3 | +0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}] |"
+        f"| trpo:max_kl=0.02 | 3 | 3 | +0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}] | - |"
     )
+
+
+def test_seeds_of_the_same_tasks_give_an_interval_of_their_own(tmp_path):
+    """Only hopper's seeds differ, by 0.2 up and down, so the mean over three tasks by a third."""
+    for task, low, high, share in SHARES:
+        spread = (-0.2, -0.2, 0.0, 0.2, 0.2) if task == "hopper" else (0.0,) * 5
+        keep(tmp_path, task, "trpo", *[([100], [10.0], [low])] * 5)
+        keep(tmp_path, task, "trpo:max_kl=0.02", *[
+            ([100], [10.0], [low + (share + more) * (high - low)]) for more in spread
+        ])
+    middle, over_seeds = studies.table(tables.load_all(tmp_path))[-1].split(" | ")[3:5]
+    assert middle.startswith("+0.200")
+    assert over_seeds == "[0.13, 0.27] |"
