@@ -9,9 +9,10 @@
 side), and can be stopped and started again at any time. An arm's program is compiled for its first
 seed on a task and kept for the others, for whom the same time is counted. An arm is an algorithm,
 `brax-ppo`, `sb3-trpo` or `rejax-ppo`, with settings behind a colon where they are not the defaults:
-`trpo:max_kl=0.02,num_envs=64`. `--gpu` runs ant, halfcheetah and humanoid to brax's own budgets,
-three seeds, one after another, without a limit in time. `report` makes tables and plots of what is
-there.
+`trpo:max_kl=0.02,num_envs=64`. `--together` trains all seeds of an arm of jtrust's as one program,
+which takes a part of the time but has no seconds to compare. `--gpu` runs ant, halfcheetah and
+humanoid to brax's own budgets, three seeds, one after another, without a limit in time. `report`
+makes tables and plots of what is there.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 from scripts.installed import described
-from scripts.learning.suite import SUITE
+from scripts.learning.suite import OURS, SUITE
 
 DATA = ROOT / "docs" / "learning"
 # Arms without a compiled program, whose starts are all alike.
 _NOT_COMPILED = ("sb3-trpo",)
 # What runs rejax, which needs other versions than jtrust: a Python that has it.
 _PYTHONS = {"rejax-ppo": "REJAX_PYTHON"}
+
+
+def base_of(arm: str) -> str:
+    """The algorithm or other trainer of an arm."""
+    return arm.partition(":")[0]
 
 
 def file_of(folder: Path, task: str, arm: str) -> Path:
@@ -49,15 +55,16 @@ def load(path: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {"runs": {}}
 
 
-def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core: int) -> float:
-    """Trains once and adds the run to its file; returns its seconds."""
-    python = os.environ.get(_PYTHONS.get(arm.partition(":")[0], ""), sys.executable)
+def run_one(task: str, arm: str, seeds: range, arguments: argparse.Namespace, core: int) -> float:
+    """Trains once, one seed or several together, and adds to the arm's file; returns seconds."""
+    python = os.environ.get(_PYTHONS.get(base_of(arm), ""), sys.executable)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run.json"
-        command = [
-            python, "-m", "scripts.learning.worker", task, arm, str(seed),
-            str(arguments.seconds), str(arguments.share), str(out),
-        ]
+        command = [python, "-m", "scripts.learning.worker", task, arm, str(seeds[0]),
+                   str(arguments.seconds), str(arguments.share), str(out)]
+        if arguments.together:
+            command = [python, "-m", "scripts.learning.together", task, arm, str(seeds[0]),
+                       str(len(seeds)), str(arguments.share), str(out)]
         if arguments.workers > 1 and hasattr(os, "sched_setaffinity"):
             command = ["taskset", "-c", str(core), *command]
         begun = time.perf_counter()
@@ -69,15 +76,18 @@ def run_one(task: str, arm: str, seed: int, arguments: argparse.Namespace, core:
         if done.returncode or not out.exists():
             raise RuntimeError("\n".join(done.stderr.splitlines()[-5:]))
         found = json.loads(out.read_text())
+    found = found if arguments.together else {str(seeds[0]): found}
     path = file_of(arguments.data, task, arm)
     kept = load(path)
     kept |= {"task": task, "env": SUITE[task].env, "arm": arm}
-    if kept["runs"] and arm.partition(":")[0] not in _NOT_COMPILED:
-        count_compiling(found, next(iter(kept["runs"].values())))
-    device = found.pop("device", f"{platform.machine()} CPU")
-    kept["runs"][str(seed)] = found | {
-        "versions": versions(python, device), "cores": arguments.cores,
-    }
+    timed = not arguments.together and base_of(arm) not in _NOT_COMPILED
+    for seed, one in found.items():
+        if kept["runs"] and timed:
+            count_compiling(one, next(iter(kept["runs"].values())))
+        device = one.pop("device", f"{platform.machine()} CPU")
+        kept["runs"][seed] = one | {
+            "versions": versions(python, device), "cores": arguments.cores,
+        }
     kept["runs"] = dict(sorted(kept["runs"].items(), key=lambda item: int(item[0])))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
@@ -130,18 +140,26 @@ def fill_in(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
 
 
+def missing(arguments: argparse.Namespace) -> list[tuple[str, str, range]]:
+    """What is not there yet: (task, arm, seeds of one process), seed by seed or all together."""
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    per_process = [seeds] if arguments.together else [range(s, s + 1) for s in seeds]
+    return [
+        (task, arm, some)
+        for some in per_process for task in arguments.tasks for arm in arguments.arms
+        if not {str(seed) for seed in some}
+        <= load(file_of(arguments.data, task, arm))["runs"].keys()
+    ]
+
+
 def run(arguments: argparse.Namespace) -> int:
     fill_in(arguments)
-    wanted = [
-        (task, arm, seed)
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-        for task in arguments.tasks for arm in arguments.arms
-    ]
-    left = [
-        (task, arm, seed) for task, arm, seed in wanted
-        if str(seed) not in load(file_of(arguments.data, task, arm))["runs"]
-    ]
-    print(f"{len(wanted) - len(left)} of {len(wanted)} runs are there", flush=True)
+    if arguments.together and (peers := sorted(set(map(base_of, arguments.arms)) - set(OURS))):
+        print(f"--together: {peers[0]} cannot; only {', '.join(OURS)}", file=sys.stderr)
+        return 2
+    left = missing(arguments)
+    wanted = len(arguments.tasks) * len(arguments.arms) * arguments.seeds
+    print(f"{wanted - sum(len(x[2]) for x in left)} of {wanted} runs are there", flush=True)
     stop = time.monotonic() + arguments.minutes * 60
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     free = [cores[i % len(cores)] for i in range(arguments.workers)]
@@ -150,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.programs = arguments.programs or programs.name
     arguments.cores = "one each" if arguments.workers > 1 else f"{len(cores)}"
 
-    def work(job: tuple[str, str, int]) -> float | None:
+    def work(job: tuple[str, str, range]) -> float | None:
         if time.monotonic() > stop:
             return None
         core = free.pop()
@@ -162,20 +180,23 @@ def run(arguments: argparse.Namespace) -> int:
     with ThreadPoolExecutor(arguments.workers) as pool:
         jobs = {pool.submit(work, job): job for job in left}
         for future in as_completed(jobs):
-            task, arm, seed = jobs[future]
+            task, arm, seeds = jobs[future]
             try:
                 seconds = future.result()
             except RuntimeError as error:
                 failed += 1
-                print(f"{task} {arm} seed {seed} failed:\n{error}", flush=True)
+                print(f"{task} {arm} seed {seeds[0]} failed:\n{error}", flush=True)
                 continue
             if seconds is None:
                 continue
-            found = load(file_of(arguments.data, task, arm))["runs"][str(seed)]["evaluations"]
-            print(
-                f"{task} {arm} seed {seed}: {found['return'][-1]} after {found['step'][-1]:,} "
-                f"steps, {found['seconds'][-1]} s (process {seconds:.0f} s)", flush=True,
-            )
+            runs = load(file_of(arguments.data, task, arm))["runs"]
+            for seed in seeds:
+                found = runs[str(seed)]["evaluations"]
+                print(
+                    f"{task} {arm} seed {seed}: {found['return'][-1]} after "
+                    f"{found['step'][-1]:,} steps, {found['seconds'][-1]} s "
+                    f"(process {seconds:.0f} s)", flush=True,
+                )
     return int(failed > 0)
 
 
@@ -212,6 +233,9 @@ def main() -> int:
     runs.set_defaults(call=run)
     reports = commands.add_parser("report", help="tables and plots of what is there")
     reports.set_defaults(call=report)
+    runs.add_argument(
+        "--together", action="store_true", help="all seeds of an arm as one program, by vmap"
+    )
     for command in (runs, reports):
         command.add_argument("--data", type=Path, default=DATA / "runs", help="where runs are kept")
     arguments = parser.parse_args()

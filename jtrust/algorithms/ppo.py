@@ -35,10 +35,12 @@ class PPOState:
 
     Attributes:
       optimizer: Adam's moments.
+      rate_scale: what `learning_rate` is multiplied by, []; 1 where it does not adapt.
       kl_coefficient: β of the penalty, []; unused by the clipped surrogate.
     """
 
     optimizer: Any
+    rate_scale: jax.Array
     kl_coefficient: jax.Array
 
 
@@ -55,6 +57,9 @@ class _ProximalPolicy(Algorithm):
       epochs: passes over a batch.
       minibatches: gradient steps per pass.
       max_gradient_norm: gradients are scaled down to this norm.
+      target_kl: mean KL divergence per update that is aimed at, where `adaptive`.
+      adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
+        penalty by the penalty's coefficient.
     """
 
     max_kl: float = 0.05
@@ -62,6 +67,8 @@ class _ProximalPolicy(Algorithm):
     epochs: int = static(5)
     minibatches: int = static(8)
     max_gradient_norm: float = 1.0
+    target_kl: float = 0.01
+    adaptive: bool = static(True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,20 +76,23 @@ class _ProximalPolicy(Algorithm):
         checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
         checks.whole_number("minibatches", self.minibatches, example=8)
         checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
+        checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
+        checks.truth_value("adaptive", self.adaptive)
 
     def minibatch_counts(self) -> dict[str, int]:
         return {"minibatches": self.minibatches, **super().minibatch_counts()}
 
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self, rate_scale: jax.Array | float = 1.0) -> optax.GradientTransformation:
         """Adam on gradients of bounded norm."""
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adam(self.learning_rate, eps=1e-5),
+            optax.adam(self.learning_rate * rate_scale, eps=1e-5),
         )
 
     def init(self, params: Params) -> PPOState:
         return PPOState(
-            init_optimizer(self.optimizer(), params), jnp.float32(self.initial_coefficient())
+            init_optimizer(self.optimizer(), params), jnp.float32(1.0),
+            jnp.float32(self.initial_coefficient()),
         )
 
     def initial_coefficient(self) -> jax.Array | float:
@@ -116,14 +126,12 @@ class _ProximalPolicy(Algorithm):
 
         with jax.named_scope("policy_gradient"):
             new_params, optimizer_state, _, skipped, outside = descend(
-                loss_fn, self.optimizer(), params, state.optimizer, data, batch.environment_keys,
-                self.epochs, self.minibatches, axis_name,
+                loss_fn, self.optimizer(state.rate_scale), params, state.optimizer, data,
+                batch.environment_keys, self.epochs, self.minibatches, axis_name,
             )
         with jax.named_scope("line_search"):
             move = jax.tree.map(jnp.subtract, new_params, params)
-            kept, coefficient = self._keep_inside(
-                surrogate, move, state.kl_coefficient, batch.trust
-            )
+            kept = self._keep_inside(surrogate, move, batch.trust)
         new_params = jax.tree.map(
             lambda p, m: jnp.where(kept.accepted, p + kept.scale * m, p), params, move
         )
@@ -133,26 +141,38 @@ class _ProximalPolicy(Algorithm):
             kept.aux, predicted, kept.accepted, kept.scale, self.max_kl * batch.trust
         )
         metrics["policy/skipped"] = skipped
-        metrics.update(self.own_metrics(outside, coefficient, axis_name))
-        return new_params, PPOState(optimizer_state, coefficient), metrics
+        metrics["policy/learning_rate"] = self.learning_rate * state.rate_scale
+        state = dataclasses.replace(state, optimizer=optimizer_state)
+        if self.adaptive:
+            # Of a batch that may use a share of the trust region, that share is asked for.
+            too_far, too_short = self.judge(kept.aux["kl"] / batch.trust, kept.scale < 1)
+            state = self.adapt(state, too_far, too_short)
+        metrics.update(self.own_metrics(outside, state.kl_coefficient, axis_name))
+        return new_params, state, metrics
 
-    def _keep_inside(
-        self, surrogate: Surrogate, move: Params, coefficient: jax.Array, trust: jax.Array | float
-    ):
+    def _keep_inside(self, surrogate: Surrogate, move: Params, trust: jax.Array | float):
         def accept(scale):
             candidate = tree_add(surrogate.old_params, move, scale)
             measured = surrogate.at(candidate)
             good = within(measured["kl"], self.max_kl * trust) & finite(candidate)
             return good & jnp.isfinite(measured["gain"]), measured
 
-        kept = backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
-        drawn_back = kept.scale < 1
-        return kept, self.next_coefficient(coefficient, kept.aux["kl"] / trust, drawn_back)
+        return backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
 
-    def next_coefficient(
-        self, coefficient: jax.Array, kl: jax.Array, drawn_back: jax.Array | bool = False
-    ) -> jax.Array:
-        return coefficient
+    def judge(
+        self, kl: jax.Array, drawn_back: jax.Array | bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Whether an update went (too far, too short), bool [] each.
+
+        Too far is more than 1.5 `target_kl`, or out of the trust region; too short is less than
+        `target_kl` / 1.5.
+        """
+        too_far = (kl > 1.5 * self.target_kl) | drawn_back
+        return too_far, (kl < self.target_kl / 1.5) & ~too_far
+
+    def adapt(self, state: PPOState, too_far: jax.Array, too_short: jax.Array) -> PPOState:
+        """What the next update starts from, given what became of this one."""
+        raise NotImplementedError
 
     def outside_clip(self, ratio: jax.Array) -> jax.Array:
         """Share of ratios that the loss holds fixed, []."""
@@ -169,6 +189,12 @@ class _ProximalPolicy(Algorithm):
 class PPO(_ProximalPolicy):
     """PPO with the clipped surrogate (Schulman et al., 2017, arXiv:1707.06347, equation 7).
 
+    Adaptive, the learning rate falls by a tenth after an update that moved the policy by more than
+    1.5 `target_kl`, or that had to be drawn back into the trust region, and rises by a tenth after
+    one that moved it by less than `target_kl` / 1.5, between a tenth and ten times `learning_rate`.
+    The same rate moves policies of one motor half as far as those of eight, and all of them further
+    the smaller their deviation is. (rsl_rl's adaptive schedule does the same per minibatch.)
+
     Attributes:
       clip: ε; ratios beyond 1 ± ε bring no further gain.
     """
@@ -180,6 +206,10 @@ class PPO(_ProximalPolicy):
     def __post_init__(self):
         super().__post_init__()
         checks.real_number("clip", self.clip, above=0, maximum=1, example=0.2)
+
+    def adapt(self, state, too_far, too_short):
+        factor = jnp.where(too_far, 1 / 1.1, jnp.where(too_short, 1.1, 1.0))
+        return dataclasses.replace(state, rate_scale=jnp.clip(state.rate_scale * factor, 0.1, 10.0))
 
     def loss(self, new, old, ratio, advantage, coefficient):
         clipped = jnp.clip(ratio, 1.0 - self.clip, 1.0 + self.clip)
@@ -203,22 +233,16 @@ class PPOPenalty(_ProximalPolicy):
     `kl_coefficient`.
 
     Attributes:
-      target_kl: mean KL divergence per update that an adaptive β aims at.
       kl_coefficient: β at the start.
-      adaptive: whether β follows the divergence.
     """
 
     name: ClassVar[str] = "ppo-kl"
 
-    target_kl: float = 0.01
     kl_coefficient: float = 1.0
-    adaptive: bool = static(True)
 
     def __post_init__(self):
         super().__post_init__()
-        checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
         checks.real_number("kl_coefficient", self.kl_coefficient, above=0, example=1.0)
-        checks.truth_value("adaptive", self.adaptive)
         numbers = checks.is_number(self.target_kl) and checks.is_number(self.max_kl)
         if numbers and self.target_kl > self.max_kl:
             raise checks.BadArgument(
@@ -231,14 +255,11 @@ class PPOPenalty(_ProximalPolicy):
     def loss(self, new, old, ratio, advantage, coefficient):
         return -(ratio * advantage - coefficient * old.kl_divergence(new))
 
-    def next_coefficient(self, coefficient, kl, drawn_back=False):
-        if not self.adaptive:
-            return coefficient
-        up = (kl > 1.5 * self.target_kl) | drawn_back
-        down = kl < self.target_kl / 1.5
-        factor = jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0))
+    def adapt(self, state, too_far, too_short):
+        factor = jnp.where(too_far, 2.0, jnp.where(too_short, 0.5, 1.0))
         # Bounded: a long stretch of tiny or huge updates must not take it out of reach.
-        return jnp.clip(coefficient * factor, 1e-4, 1e4)
+        coefficient = jnp.clip(state.kl_coefficient * factor, 1e-4, 1e4)
+        return dataclasses.replace(state, kl_coefficient=coefficient)
 
     def own_metrics(self, outside, coefficient, axis_name):
         return {"policy/kl_coefficient": coefficient}

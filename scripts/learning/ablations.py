@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtrust.networks import INPUT_LAYER, get_layer, with_layer
+from jtrust.environments.base import select
+from jtrust.networks import INPUT_LAYER, OUTPUT_LAYER, get_layer, with_layer
 from jtrust.training import Trainer
 from jtrust.training.mesh import AXIS
 from jtrust.trust_region import mean_over
@@ -50,7 +51,35 @@ class EndingTogether(Trainer):
         return dataclasses.replace(episodes, head_start=jnp.zeros_like(episodes.head_start))
 
 
-ABLATIONS = {"fold": Unfolded, "fresh_starts": SameStarts, "spread": EndingTogether}
+class UnscaledValues(Trainer):
+    """The value network gives returns themselves, in units of reward."""
+
+    def values(self, state, observation):
+        key = self.environment.value_key
+        inputs = state.observation_moments.at(key).normalize(select(observation, key))
+        return self.value_network.apply(state.value, inputs)
+
+    def normalize(self, state, trajectory, advantages, targets, keys):
+        new, batch, drift_kl = super().normalize(state, trajectory, advantages, targets, keys)
+        value = with_layer(new.value, OUTPUT_LAYER, get_layer(state.value, OUTPUT_LAYER))
+        return (
+            dataclasses.replace(new, value=value),
+            dataclasses.replace(batch, value_target=targets), drift_kl,
+        )
+
+
+class UnscaledAdvantages(Trainer):
+    """Advantages as they were estimated, with whatever mean and deviation they have."""
+
+    def normalize(self, state, trajectory, advantages, targets, keys):
+        state, batch, drift_kl = super().normalize(state, trajectory, advantages, targets, keys)
+        return state, dataclasses.replace(batch, advantage=advantages), drift_kl
+
+
+ABLATIONS = {
+    "fold": Unfolded, "fresh_starts": SameStarts, "spread": EndingTogether,
+    "value_scale": UnscaledValues, "standardize": UnscaledAdvantages,
+}
 
 
 def without(make_trainer: Callable[..., Trainer], part: str) -> Callable[..., Trainer]:

@@ -11,8 +11,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from scripts.learning import statistics
-from scripts.learning.suite import SUITE
-from scripts.learning.tables import OURS, common_end, ends, normalized, values_at
+from scripts.learning.suite import OURS, SUITE
+from scripts.learning.tables import common_end, ends, normalized, values_at
 
 # Okabe and Ito's colours, told apart by most who see few.
 _COLOURS = {

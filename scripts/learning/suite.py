@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+# jtrust's algorithms among the arms.
+OURS = ("trpo", "ppo", "npg", "ppo-kl")
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -56,6 +59,11 @@ _ALL = (
     Task("humanoid-gpu", "brax/humanoid", 50_000_000, 0, 12_000, "positional", 2048, gpu=True),
 )
 SUITE = {task.name: task for task in _ALL}
+
+
+def shortened(name: str, share: float) -> Task:
+    """A task of the suite with a share of its steps."""
+    return dataclasses.replace(SUITE[name], steps=int(SUITE[name].steps * share))
 
 
 def parse_arm(arm: str) -> tuple[str, dict[str, Any]]:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.learning import statistics
-from scripts.learning.suite import SUITE, Task
+from scripts.learning.suite import OURS, SUITE, Task
 
-ARMS = ("trpo", "ppo", "npg", "ppo-kl", "brax-ppo", "sb3-trpo", "rejax-ppo")
-OURS = ARMS[:4]
+ARMS = (*OURS, "brax-ppo", "sb3-trpo", "rejax-ppo")
 
 
 def load_all(folder: Path) -> dict[str, dict[str, list[dict]]]:

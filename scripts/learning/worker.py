@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.learning.suite import SUITE, Task, parse_arm
+from scripts.learning.suite import Task, parse_arm, shortened
 
 EVALUATIONS = 10
 EPISODES = 32
@@ -30,27 +30,50 @@ EPISODES = 32
 _POINTS = 60
 
 
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """What an arm trains with: an algorithm and what is not the algorithm's."""
+
+    algorithm: Any
+    network: Any
+    numbers: dict[str, int]
+    make_trainer: Callable[..., Any]
+
+    def iterations(self, task: Task) -> int:
+        """How many a task's steps take, rounded up."""
+        return -(-task.steps // (self.numbers["num_envs"] * self.numbers["unroll_length"]))
+
+
+def configure(task: Task, algorithm: str, settings: dict[str, Any]) -> Arm:
+    """An arm by its name and its settings, each of which goes to where its name belongs."""
+    from jtrust.algorithms import ALGORITHMS
+    from jtrust.networks import NetworkConfig
+    from jtrust.training import make_trainer
+    from scripts.learning.ablations import ABLATIONS, without
+
+    left = dict(settings)
+    numbers = {"num_envs": task.num_envs, "unroll_length": 64}
+    numbers |= {k: left.pop(k) for k in settings if k in numbers}
+    shape = {f.name for f in dataclasses.fields(NetworkConfig)}
+    network = NetworkConfig(**{k: left.pop(k) for k in settings if k in shape})
+    for part in ABLATIONS:
+        if left.pop(part, True) is False:
+            make_trainer = without(make_trainer, part)
+    return Arm(ALGORITHMS[algorithm](**left), network, numbers, make_trainer)
+
+
 def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
                most_seconds: float) -> dict[str, Any]:
     """A run by `jtrust.train`, its checkpoints evaluated when it has ended."""
     import jtrust
-    from jtrust.algorithms import ALGORITHMS
-    from jtrust.networks import NetworkConfig
     from jtrust.runs import run
-    from scripts.learning.ablations import ABLATIONS, without
 
-    kind = ALGORITHMS[algorithm]
-    numbers = {"num_envs": task.num_envs, "unroll_length": 64}
-    numbers |= {k: settings.pop(k) for k in tuple(settings) if k in numbers}
-    shape = {f.name for f in dataclasses.fields(NetworkConfig)}
-    network = NetworkConfig(**{k: settings.pop(k) for k in tuple(settings) if k in shape})
-    for part in ABLATIONS:
-        if settings.pop(part, True) is False:
-            run.make_trainer = without(run.make_trainer, part)
+    arm = configure(task, algorithm, settings)
+    run.make_trainer = arm.make_trainer
     begun = time.perf_counter()
     environment = jtrust.make_env(task.env, **task.make)
     tracing = time.perf_counter() - begun  # others trace the environment after their clock starts
-    iterations = -(-task.steps // (numbers["num_envs"] * numbers["unroll_length"]))
+    iterations = arm.iterations(task)
     # The signal that ends a run early also has it write a checkpoint.
     timer = threading.Timer(most_seconds, os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
@@ -58,15 +81,16 @@ def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
         run_dir = Path(folder) / "run"
         timer.start()
         jtrust.train(
-            environment, kind(**settings), total_steps=task.steps, seed=seed, run_dir=run_dir,
-            network=network, checkpoint_every=max(iterations // EVALUATIONS, 1), **numbers,
+            environment, arm.algorithm, total_steps=task.steps, seed=seed, run_dir=run_dir,
+            network=arm.network, checkpoint_every=max(iterations // EVALUATIONS, 1),
+            **arm.numbers,
         )
         timer.cancel()
         rows = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
         for row in rows:
             row["time/seconds"] += tracing
         evaluations = _evaluate_checkpoints(run_dir, environment, rows, seed)
-    return {"train": _thinned(rows), "evaluations": evaluations}
+    return {"train": thinned(rows), "evaluations": evaluations}
 
 
 def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], seed: int) -> dict:
@@ -94,7 +118,7 @@ def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], see
     ))(stacked)
     return {
         "step": steps, "seconds": [round(seconds[s], 2) for s in steps],
-        "return": [_short(x) for x in np.mean(returns, axis=1)],
+        "return": [short(x) for x in np.mean(returns, axis=1)],
     }
 
 
@@ -105,7 +129,7 @@ _KEPT = {
 }
 
 
-def _thinned(rows: list[dict]) -> dict[str, list]:
+def thinned(rows: list[dict]) -> dict[str, list]:
     """Means over runs of adjacent iterations; of the KL also the largest."""
     import numpy as np
 
@@ -115,10 +139,10 @@ def _thinned(rows: list[dict]) -> dict[str, list]:
         some = [rows[i] for i in group]
         found["step"].append(some[-1]["step"])
         found["seconds"].append(round(some[-1]["time/seconds"], 2))
-        found["largest_kl"].append(_short(max(row["policy/kl"] for row in some)))
+        found["largest_kl"].append(short(max(row["policy/kl"] for row in some)))
         for name, key in _KEPT.items():
             values = [row[key] for row in some if row.get(key) is not None]
-            found.setdefault(name, []).append(_short(np.mean(values)) if values else None)
+            found.setdefault(name, []).append(short(np.mean(values)) if values else None)
     return found
 
 
@@ -157,14 +181,13 @@ def accelerator() -> dict[str, str]:
     return {} if device.platform == "cpu" else {"device": device.device_kind}
 
 
-def _short(x: Any) -> float:
+def short(x: Any) -> float:
     return float(f"{float(x):.5g}")
 
 
 def main() -> None:
     name, arm, seed, most_seconds, share, out = sys.argv[1:]
-    task = SUITE[name]
-    task = dataclasses.replace(task, steps=int(task.steps * float(share)))
+    task = shortened(name, float(share))
     algorithm, settings = parse_arm(arm)
 
     def keep(found: dict) -> None:

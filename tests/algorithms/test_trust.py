@@ -98,20 +98,21 @@ def test_a_coefficient_rises_after_an_update_that_was_drawn_back(point):
     )
     assert metrics["policy/step_scale"] < 1 and metrics["policy/kl"] < 1.5 * 0.01
     assert new.kl_coefficient == 2 * state.policy_optimizer.kl_coefficient
+    assert new.rate_scale == 1
 
 
-def test_a_coefficient_is_judged_by_the_share_that_was_allowed(point):
-    """β stays when a tenth of the target was moved where a tenth was to be had."""
-    algorithm = jtrust.PPOPenalty(target_kl=0.01)
-    assert algorithm.next_coefficient(jnp.float32(2.0), jnp.float32(0.001)) == 1.0
+@pytest.mark.parametrize("algorithm", [jtrust.PPO(), jtrust.PPOPenalty()], ids=lambda a: a.name)
+def test_an_update_is_judged_by_the_share_that_was_allowed(point, algorithm):
+    """A hundredth of the target is no short step where a hundredth was to be had."""
     trainer = jtrust.make_trainer(point, algorithm, num_envs=32, unroll_length=16, devices=1)
     state = trainer.init(jax.random.key(0))
     _, new, metrics = algorithm.update(
         state.policy_optimizer, state.policy, trainer.policy_network.apply, batch_of(0.01)
     )
-    wanted = algorithm.next_coefficient(
-        state.policy_optimizer.kl_coefficient, metrics["policy/kl"] / 0.01
-    )
-    assert new.kl_coefficient == wanted
     assert metrics["policy/kl"] < 0.01 * 0.05
-    assert wanted > state.policy_optimizer.kl_coefficient  # by the whole target it would sink
+    assert algorithm.judge(metrics["policy/kl"]) == (False, True)  # by the whole target
+    assert metrics["policy/step_scale"] < 1  # by its share it had to be drawn back
+    if algorithm.name == "ppo":
+        assert new.rate_scale == pytest.approx(1 / 1.1)
+    else:
+        assert new.kl_coefficient == 2

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import jtrust
 from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
@@ -56,3 +57,33 @@ def test_without_spreading_no_first_episode_is_cut_short(point):
     whole, together = trainers(point, "spread")
     cut = [two_iterations(t)[0][1].episodes.head_start for t in (whole, together)]
     assert np.ptp(cut[0]) > 0 and not np.any(cut[1])
+
+
+def test_without_a_scale_the_value_network_learns_returns_themselves(point):
+    scaled, raw = trainers(point, "value_scale")
+    for trainer, rest in ((scaled, 1e-3), (raw, 0.0)):
+        states, _ = two_iterations(trainer)
+        state = states[-1]
+        observation = jax.random.normal(jax.random.key(1), (5, 1))
+        inputs = state.observation_moments.normalize(observation)
+        difference = trainer.values(state, observation) - trainer.value_network.apply(
+            state.value, inputs
+        )
+        assert np.all(np.abs(difference) <= rest) == (trainer is raw)
+
+
+def test_without_standardizing_advantages_keep_their_size(point):
+    sizes = []
+    for trainer in trainers(point, "standardize"):
+        def of(state, trainer=trainer):
+            keys = trainer.environment_keys(state)
+            state, trajectory, _ = trainer.gather(state, keys)
+            _, advantages, targets = trainer.estimate(state, trajectory)
+            batch = trainer.normalize(state, trajectory, advantages, targets, keys)[1]
+            return advantages, batch.advantage
+
+        run = per_shard(of, trainer.mesh, (STATE_SPEC,), P(None, "envs"))
+        sizes.append([np.asarray(x) for x in run(trainer.init(jax.random.key(0)))])
+    (whole, standardized), (raw, kept) = sizes
+    assert np.std(standardized) == pytest.approx(1, abs=1e-3) and abs(np.std(whole) - 1) > 0.1
+    np.testing.assert_array_equal(raw, kept)
