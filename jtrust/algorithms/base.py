@@ -82,8 +82,9 @@ class Algorithm:
         (nats, old to new, over the states visited).
       discount: γ.
       gae_lambda: λ of generalized advantage estimation.
-      entropy_cost: weight of the policy's entropy (nats) in the objective, whose advantages have
-        a standard deviation of one.
+      entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
+        objective, whose advantages have a standard deviation of one. Per dimension, because the
+        more motors share in one advantage, the less it says of the noise of each.
       advantage_floor: where the advantages' standard deviation is a smaller share than this of the
         returns' root mean square, updates are shortened in proportion. Standardised, the
         advantages of a task that is done are noise as large as any, and full steps along it
@@ -138,16 +139,17 @@ def flatten_time(x: jax.Array) -> jax.Array:
 class Surrogate:
     """The policy objective of one batch and the distance from the policy that gathered it.
 
-    L(θ) = E[π_θ(a|s) / π_old(a|s) Â(s, a)] + entropy_cost E[H(π_θ(·|s))], over all shards.
+    L(θ) = E[π_θ(a|s) / π_old(a|s) Â(s, a)] + entropy_cost E[H(π_θ(·|s))] / A, over all shards,
+    for actions of A dimensions (1 for a discrete one).
     """
 
     def __init__(
         self, params: Params, distribution_fn: DistributionFn, batch: Batch,
         entropy_cost: jax.Array | float, axis_name: str | None,
     ):
-        self._distribution_fn, self._axis, self._entropy_cost = (
-            distribution_fn, axis_name, entropy_cost
-        )
+        self._distribution_fn, self._axis = distribution_fn, axis_name
+        dimensions = batch.action.shape[2] if batch.action.ndim == 3 else 1
+        self.entropy_cost = entropy_cost / dimensions  # of all dimensions together
         self._by_time = batch.observation
         self.observation = flatten_time(batch.observation)
         self.action = flatten_time(batch.action)
@@ -169,7 +171,7 @@ class Surrogate:
             "entropy": jnp.mean(new.entropy()),
         }
         means = mean_over(local, self._axis)
-        means["gain"] += self._entropy_cost * (means["entropy"] - self.old_entropy)
+        means["gain"] += self.entropy_cost * (means["entropy"] - self.old_entropy)
         return means
 
     def gradient(self) -> Params:
@@ -178,7 +180,7 @@ class Surrogate:
         def objective(params):
             new = self._distribution_fn(params, self.observation)
             ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
-            return jnp.mean(ratio * self.advantage) + self._entropy_cost * jnp.mean(new.entropy())
+            return jnp.mean(ratio * self.advantage) + self.entropy_cost * jnp.mean(new.entropy())
 
         return mean_over(jax.grad(objective)(self.old_params), self._axis)
 

@@ -63,6 +63,7 @@ class _ProximalPolicy(Algorithm):
     """
 
     max_kl: float = 0.05
+    entropy_cost: float = 0.003
     learning_rate: float = 3e-4
     epochs: int = static(5)
     minibatches: int = static(8)
@@ -121,7 +122,7 @@ class _ProximalPolicy(Algorithm):
             new = distribution_fn(params, observation)
             ratio = jnp.exp(new.log_prob(action) - old_log_prob)
             loss = jnp.mean(self.loss(new, old, ratio, advantage, state.kl_coefficient))
-            loss -= self.entropy_cost * jnp.mean(new.entropy())
+            loss -= surrogate.entropy_cost * jnp.mean(new.entropy())
             return loss, self.outside_clip(ratio)
 
         with jax.named_scope("policy_gradient"):
