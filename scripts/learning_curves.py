@@ -210,7 +210,7 @@ def report(arguments: argparse.Namespace) -> int:
             text += "\n## Studies\n\n" + "\n".join(studies.table(data)) + "\n"
         plots.draw(tables.without_studies(data), arguments.data.parent)
     else:  # a folder of studies, whose defaults may be among the other runs
-        text = studies.as_markdown(studies.with_defaults(data, DATA / "runs"))
+        text = studies.as_markdown(data, DATA / "runs")
     (arguments.data.parent / "tables.md").write_text(text)
     print(text)
     return 0

@@ -47,19 +47,18 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "trust-region"
-STOPS = (2, 10, 30, 80)
+STOPS = (8, 40, 120, 320)
 LENGTHS = np.geomspace(0.003, 3.0, 13)
 SCALES = np.geomspace(0.1, 10.0, 17)
 LIMITS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NO_LIMIT = 1e6
-# Without a bonus for entropy: the surrogate alone is what is predicted and what is gained. The rest
-# was the default when the committed data were made.
-NUM_ENVS = 256
-PLAIN = {"entropy_cost": 0.0, "discount": 0.99}
-NATURAL = PLAIN | {"damping": 0.01}
+# Curves of whole runs are kept at this many points.
+POINTS = 100
+# Without a bonus for entropy: the surrogate alone is what is predicted and what is gained.
+PLAIN = {"entropy_cost": 0.0}
 FREE = PLAIN | {"max_kl": NO_LIMIT}
 UPDATES = {
-    "trpo": jtrust.TRPO(**NATURAL), "npg": jtrust.NPG(**NATURAL), "ppo": jtrust.PPO(**PLAIN),
+    "trpo": jtrust.TRPO(), "npg": jtrust.NPG(), "ppo": jtrust.PPO(**PLAIN),
     "ppo, no limit": jtrust.PPO(**FREE),
     "ppo, no limit, 10 times the step": jtrust.PPO(**FREE, learning_rate=3e-3),
     "ppo-kl": jtrust.PPOPenalty(**PLAIN),
@@ -95,7 +94,7 @@ class Looks:
     """What is looked at in one batch, as programs that are compiled once for all batches."""
 
     def __init__(self, trainer: Trainer):
-        apply = trainer.policy_network.apply
+        apply, damping = trainer.policy_network.apply, trainer.algorithm.damping
 
         def surrogate(params, batch):
             return Surrogate(params, apply, batch, 0.0, None)
@@ -105,7 +104,7 @@ class Looks:
             """(natural gradient, gradient, its model's curvature)."""
             at = surrogate(params, batch)
             gradient = at.gradient()
-            natural, _ = conjugate_gradient(at.fisher(0.01), gradient, 10)
+            natural, _ = conjugate_gradient(at.fisher(damping), gradient, 10)
             return natural, gradient, tree_dot(natural, at.fisher()(natural))
 
         @jax.jit
@@ -165,8 +164,8 @@ class Looks:
         return found
 
 
-def whole_runs(trainer: Trainer, iterations: int) -> Any:
-    """(max_kl, seed) -> returns, KL and drift along a run; compiled once for all of them."""
+def whole_runs(trainer: Trainer, iterations: int, seeds: int) -> Any:
+    """max_kl -> return, KL and drift along a run, for each seed; compiled once for all limits."""
 
     def scan(max_kl, key):
         algorithm = dataclasses.replace(trainer.algorithm, max_kl=max_kl)
@@ -175,14 +174,32 @@ def whole_runs(trainer: Trainer, iterations: int) -> Any:
             lambda s, _: limited.iterate(s), limited.init(key), length=iterations
         )[1]
 
-    scan = jax.jit(scan)
+    scan = jax.jit(jax.vmap(scan, (None, 0)))
+    keys = jnp.stack([jax.random.key(seed) for seed in range(seeds)])
 
-    def run(max_kl: float, seed: int) -> dict[str, list[float]]:
-        metrics = jax.device_get(scan(max_kl, jax.random.key(seed)))
-        names = {"return": "episode/return", "kl": "policy/kl", "drift_kl": "observation/drift_kl"}
-        return {name: [float(f"{float(x):.5g}") for x in metrics[k]] for name, k in names.items()}
+    def run(max_kl: float) -> list[dict[str, list[float]]]:
+        metrics = jax.device_get(scan(max_kl, keys))
+        return [thinned({name: x[seed] for name, x in metrics.items()}) for seed in range(seeds)]
 
     return run
+
+
+def thinned(metrics: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Means, or the largest KL, of adjacent iterations; the first batch's drift is left out.
+
+    Before it there are no statistics that a policy could have been learned with.
+    """
+    def points(key, of):
+        groups = np.array_split(metrics[key][1:], min(POINTS, len(metrics[key]) - 1))
+        return [float(f"{float(of(group)):.5g}") for group in groups]
+
+    def mean(returns):  # before the first episode has ended there is none
+        return np.nan if np.all(np.isnan(returns)) else np.nanmean(returns)
+
+    return {
+        "return": points("episode/return", mean), "kl": points("policy/kl", np.max),
+        "drift_kl": points("observation/drift_kl", np.max),
+    }
 
 
 def unfolded(trainer: Trainer) -> Trainer:
@@ -192,9 +209,7 @@ def unfolded(trainer: Trainer) -> Trainer:
 def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[str, Any]:
     environment = jtrust.make_env(env, **({"backend": backend} if backend else {}))
 
-    trainer = jtrust.make_trainer(
-        environment, jtrust.TRPO(**NATURAL), num_envs=NUM_ENVS, devices=1
-    )
+    trainer = jtrust.make_trainer(environment, jtrust.TRPO(), devices=1)
     found: dict[str, Any] = {
         "env": env, "backend": backend, "iterations": iterations,
         "lengths": LENGTHS.tolist(), "scales": SCALES.tolist(), "stops": {},
@@ -209,17 +224,15 @@ def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[
             "updates": looks.updates(params, batch),
         }
         print(f"iteration {iteration}: looked at", flush=True)
-    folded, not_folded = (whole_runs(t, iterations) for t in (trainer, unfolded(trainer)))
+    folded, not_folded = (whole_runs(t, iterations, seeds) for t in (trainer, unfolded(trainer)))
     runs = {}
     for limit in LIMITS:
-        runs[limit] = [folded(limit, seed) for seed in range(seeds)]
+        runs[limit] = folded(limit)
         ends = [run["return"][-1] for run in runs[limit]]
         print(f"max_kl {limit}: {ends}", flush=True)
     found["toofar"] = {str(limit): [run["return"] for run in some] for limit, some in runs.items()}
     default = trainer.algorithm.max_kl
-    found["normalizer"] = {
-        "folded": runs[default], "not folded": [not_folded(default, s) for s in range(seeds)]
-    }
+    found["normalizer"] = {"folded": runs[default], "not folded": not_folded(default)}
     return found
 
 
@@ -280,7 +293,8 @@ def draw(found: dict[str, Any], place: Path) -> None:
     _save(figure, place / "updates.svg")
 
     figure, panels = plt.subplots(1, 2, figsize=(8, 3))
-    steps = found["steps_per_iteration"] * np.arange(1, found["iterations"] + 1)
+    points = len(found["normalizer"]["folded"][0]["return"])
+    steps = found["steps_per_iteration"] * np.linspace(0, found["iterations"], points + 1)[1:]
     shades = plt.get_cmap("plasma")(np.linspace(0, 0.9, len(found["toofar"])))
     for shade, (limit, runs) in zip(shades, found["toofar"].items(), strict=True):
         panels[0].plot(steps, np.nanmean(np.asarray(runs), axis=0), color=shade, label=limit)
@@ -330,14 +344,14 @@ def summary(found: dict[str, Any]) -> str:
             f"{min(p['gain'] for p in points):.3f} to {max(p['gain'] for p in points):.3f} |"
         )
     lines += ["", "| max_kl | return of the last tenth, each seed |", "| --- | --- |"]
-    tail = max(found["iterations"] // 10, 1)
+    tail = max(len(found["normalizer"]["folded"][0]["return"]) // 10, 1)
     for limit, runs in found["toofar"].items():
         ends = ", ".join(f"{np.nanmean(run[-tail:]):.0f}" for run in runs)
         lines.append(f"| {limit} | {ends} |")
     lines += ["", "| normaliser | largest KL moved by it after the first batch | return |",
               "| --- | --- | --- |"]
     for name, runs in found["normalizer"].items():
-        drift = ", ".join(f"{max(run['drift_kl'][1:]):.2g}" for run in runs)
+        drift = ", ".join(f"{max(run['drift_kl']):.2g}" for run in runs)
         ends = ", ".join(f"{np.nanmean(run['return'][-tail:]):.0f}" for run in runs)
         lines.append(f"| {name} | {drift} | {ends} |")
     return "\n".join(lines)
@@ -347,7 +361,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="brax/hopper")
     parser.add_argument("--backend", default="spring")
-    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--place", type=Path, default=PLACE)
     parser.add_argument("--draw", action="store_true", help="only draw what was measured before")

@@ -193,8 +193,8 @@ class PPO(_ProximalPolicy):
     Adaptive, the learning rate falls by a tenth after an update that moved the policy by more than
     1.5 `target_kl`, or that had to be drawn back into the trust region, and rises by a tenth after
     one that moved it by less than `target_kl` / 1.5, between a tenth and ten times `learning_rate`.
-    The same rate moves policies of one motor half as far as those of eight, and all of them further
-    the smaller their deviation is. (rsl_rl's adaptive schedule does the same per minibatch.)
+    One rate moves different policies by very different amounts, and each of them further the
+    smaller its deviation has become. (rsl_rl's adaptive schedule does this per minibatch.)
 
     Attributes:
       clip: ε; ratios beyond 1 ± ε bring no further gain.

@@ -66,18 +66,47 @@ def _over_tasks(pairs: dict[str, tuple[dict, dict]]) -> list[str]:
     return lines
 
 
-def as_markdown(data: Runs) -> str:
-    """The page of the studies' tables."""
+def seeds_table(data: Runs) -> list[str]:
+    """The defaults over many seeds, at their end: also the worst one, and how many learned."""
+    lines = [
+        "| task | algorithm | steps | return | worst | learned | wanted |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for task, arms in data.items():
+        wanted = SUITE[task].wanted
+        for arm, runs in arms.items():
+            where = tables.ends(runs, "step")
+            values = tables.values_at(runs, "step", where)
+            learned = "-" if wanted is None else (
+                f"{sum(x >= wanted for x in values)} of {len(values)}"
+            )
+            lines.append(
+                f"| {task} | {arm} | {where:,.0f} | {tables.summary(task, values)} | "
+                f"{tables.number(min(values))} | {learned} | {wanted or '-'} |"
+            )
+    return lines
+
+
+def as_markdown(data: Runs, defaults: Path) -> str:
+    """The page of a folder's tables: its settings beside the defaults, or those over many seeds."""
     text = [
         "# Studies", "",
         "Written by `python scripts/learning_curves.py report --data` with the folder of their",
         "runs. Returns as in the other tables, at the last step that both have reached; in",
         "brackets the range of the seeds, whose number stands behind, and from 5 seeds the 95 %",
-        "interval by a stratified bootstrap. Over three tasks and more differences of normalised",
-        "returns are put together: with the 95 % interval of their mean by Student's t, a task",
-        "being one observation, which speaks of other tasks like them; and, where each has 5 seeds",
-        "of both, by the bootstrap, which speaks of other seeds of these.", "", *table(data),
+        "interval by a stratified bootstrap.",
     ]
+    plain = tables.without_studies(data)
+    if any(":" in arm for arms in data.values() for arm in arms):
+        text += [
+            "Over three tasks and more differences of normalised returns are put together: with",
+            "the 95 % interval of their mean by Student's t, a task being one observation, which",
+            "speaks of other tasks like them; and, where each has 5 seeds of both, by the",
+            "bootstrap, which speaks of other seeds of these.",
+            "", *table(with_defaults(data, defaults)),
+        ]
+    else:
+        text += ["`learned`: runs that ended at what is wanted or more.", "", *seeds_table(plain)]
     return "\n".join(text) + "\n"
 
 

@@ -113,3 +113,25 @@ def test_seeds_of_the_same_tasks_give_an_interval_of_their_own(tmp_path):
     middle, over_seeds = studies.table(tables.load_all(tmp_path))[-1].split(" | ")[3:5]
     assert middle.startswith("+0.200")
     assert over_seeds == "[0.13, 0.27] |"
+
+
+def test_many_seeds_of_the_defaults_show_the_worst_and_how_many_learned(tmp_path):
+    ends = (999.0, 998.0, 940.0, 997.0, 951.0)
+    keep(tmp_path, "CartpoleBalance", "npg", *[([0, 100], [0.0, 9.0], [300.0, x]) for x in ends])
+    keep(tmp_path, "hopper", "npg", ([0, 100], [0.0, 9.0], [70.0, 800.0]))
+    text = studies.as_markdown(tables.load_all(tmp_path), tmp_path / "none")
+    found = rows(text[text.index("| task"):])
+    row = found["CartpoleBalance"]
+    assert (row["steps"], row["worst"], row["learned"]) == ("100", "940", "4 of 5")
+    assert row["return"].endswith("(5)") and row["wanted"] == "950"
+    assert (found["hopper"]["learned"], found["hopper"]["wanted"]) == ("-", "-")
+
+
+def test_a_folder_of_settings_stands_beside_the_defaults_of_another(tmp_path):
+    for name in ("defaults", "studies"):
+        (tmp_path / name).mkdir()
+    keep(tmp_path / "defaults", "hopper", "ppo", ([100], [10.0], [40.0]))
+    keep(tmp_path / "studies", "hopper", "ppo:clip=0.1", ([100], [10.0], [55.0]))
+    text = studies.as_markdown(tables.load_all(tmp_path / "studies"), tmp_path / "defaults")
+    row = rows(text[text.index("| task"):].split("\n\n")[0])["hopper"]
+    assert (row["return"], row["defaults"], row["difference"]) == ("55 (1)", "40 (1)", "15")
