@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jtrust import checks
 from jtrust.algorithms.base import (
@@ -26,6 +27,9 @@ from jtrust.algorithms.base import (
 )
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
 from jtrust.trust_region import backtracking_line_search, mean_over
+
+# The name of a parameter that is the policy's deviation in all states.
+DEVIATION = "log_std"
 
 
 @jax.tree_util.register_dataclass
@@ -83,16 +87,28 @@ class _ProximalPolicy(Algorithm):
     def minibatch_counts(self) -> dict[str, int]:
         return {"minibatches": self.minibatches, **super().minibatch_counts()}
 
-    def optimizer(self, rate_scale: jax.Array | float = 1.0) -> optax.GradientTransformation:
-        """Adam on gradients of bounded norm."""
+    def optimizer(
+        self, params: Params, rate_scale: jax.Array | float = 1.0
+    ) -> optax.GradientTransformation:
+        """Adam on flat gradients of bounded norm, its rate scaled for all but the deviation.
+
+        A deviation that is a parameter of its own (`log_std`) moves the policy in every state at
+        once. At a rate that moves the means by enough it would be gone before they are learned.
+        """
+        scales, _ = ravel_pytree(jax.tree_util.tree_map_with_path(
+            lambda path, x: jnp.broadcast_to(
+                1.0 if getattr(path[-1], "key", None) == DEVIATION else rate_scale, x.shape
+            ), params,
+        ))
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
-            optax.adam(self.learning_rate * rate_scale, eps=1e-5),
+            optax.adam(self.learning_rate, eps=1e-5),
+            optax.stateless(lambda updates, _: updates * scales),
         )
 
     def init(self, params: Params) -> PPOState:
         return PPOState(
-            init_optimizer(self.optimizer(), params), jnp.float32(1.0),
+            init_optimizer(self.optimizer(params), params), jnp.float32(1.0),
             jnp.float32(self.initial_coefficient()),
         )
 
@@ -127,7 +143,7 @@ class _ProximalPolicy(Algorithm):
 
         with jax.named_scope("policy_gradient"):
             new_params, optimizer_state, _, skipped, outside = descend(
-                loss_fn, self.optimizer(state.rate_scale), params, state.optimizer, data,
+                loss_fn, self.optimizer(params, state.rate_scale), params, state.optimizer, data,
                 batch.environment_keys, self.epochs, self.minibatches, axis_name,
             )
         with jax.named_scope("line_search"):
