@@ -210,7 +210,8 @@ class PPO(_ProximalPolicy):
     1.5 `target_kl`, or that had to be drawn back into the trust region, and rises by a tenth after
     one that moved it by less than `target_kl` / 1.5, between a tenth and ten times `learning_rate`.
     One rate moves different policies by very different amounts, and each of them further the
-    smaller its deviation has become. (rsl_rl's adaptive schedule does this per minibatch.)
+    smaller its deviation has become. (rsl_rl's adaptive schedule does this per minibatch.) A
+    deviation that is a parameter, `log_std`, keeps `learning_rate` as it is given.
 
     Attributes:
       clip: ε; ratios beyond 1 ± ε bring no further gain.
