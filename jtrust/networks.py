@@ -33,6 +33,8 @@ INITIALIZATIONS = {
 # Names of the layers next to the normalisers, where a change of statistics is folded in.
 INPUT_LAYER = "input"
 OUTPUT_LAYER = "output"
+# Name of a parameter that is the policy's deviation in all states.
+DEVIATION = "log_std"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +146,7 @@ class GaussianPolicy(nn.Module):
             raw = start + raw
         else:
             mean = _policy_mlp(config, size)(x)
-            raw = self.param("log_std", nn.initializers.constant(start), (size,), jnp.float32)
+            raw = self.param(DEVIATION, nn.initializers.constant(start), (size,), jnp.float32)
         log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
         return distribution(mean, jnp.broadcast_to(log_std, mean.shape))

@@ -344,7 +344,7 @@ def summary(found: dict[str, Any]) -> str:
             f"{min(p['gain'] for p in points):.3f} to {max(p['gain'] for p in points):.3f} |"
         )
     lines += ["", "| max_kl | return of the last tenth, each seed |", "| --- | --- |"]
-    tail = max(len(found["normalizer"]["folded"][0]["return"]) // 10, 1)
+    tail = max(round(len(found["normalizer"]["folded"][0]["return"]) / 10), 1)
     for limit, runs in found["toofar"].items():
         ends = ", ".join(f"{np.nanmean(run[-tail:]):.0f}" for run in runs)
         lines.append(f"| {limit} | {ends} |")

@@ -26,10 +26,8 @@ from jtrust.algorithms.base import (
     within,
 )
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
+from jtrust.networks import DEVIATION
 from jtrust.trust_region import backtracking_line_search, mean_over
-
-# The name of a parameter that is the policy's deviation in all states.
-DEVIATION = "log_std"
 
 
 @jax.tree_util.register_dataclass

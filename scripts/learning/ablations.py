@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtrust.environments.base import select
 from jtrust.networks import INPUT_LAYER, OUTPUT_LAYER, get_layer, with_layer
+from jtrust.normalization import Moments
 from jtrust.training import Trainer
 from jtrust.training.mesh import AXIS
 from jtrust.trust_region import mean_over
@@ -55,9 +55,8 @@ class UnscaledValues(Trainer):
     """The value network gives returns themselves, in units of reward."""
 
     def values(self, state, observation):
-        key = self.environment.value_key
-        inputs = state.observation_moments.at(key).normalize(select(observation, key))
-        return self.value_network.apply(state.value, inputs)
+        unit = Moments.zero(state.target_moments.mean)  # mean 0, deviation 1
+        return super().values(dataclasses.replace(state, target_moments=unit), observation)
 
     def normalize(self, state, trajectory, advantages, targets, keys):
         new, batch, drift_kl = super().normalize(state, trajectory, advantages, targets, keys)

@@ -96,7 +96,6 @@ def as_markdown(data: Runs, defaults: Path) -> str:
         "brackets the range of the seeds, whose number stands behind, and from 5 seeds the 95 %",
         "interval by a stratified bootstrap.",
     ]
-    plain = tables.without_studies(data)
     if any(":" in arm for arms in data.values() for arm in arms):
         text += [
             "Over three tasks and more differences of normalised returns are put together: with",
@@ -106,7 +105,7 @@ def as_markdown(data: Runs, defaults: Path) -> str:
             "", *table(with_defaults(data, defaults)),
         ]
     else:
-        text += ["`learned`: runs that ended at what is wanted or more.", "", *seeds_table(plain)]
+        text += ["`learned`: runs that ended at what is wanted or more.", "", *seeds_table(data)]
     return "\n".join(text) + "\n"
 
 
