@@ -150,8 +150,9 @@ def rejax_ppo(
 
     def callback(algorithm, state, key):
         def mode(observation, key):
-            params = state.actor_ts.params
-            return algorithm.actor.apply(params, observation, method="_action_dist").mode()
+            # Its networks flatten all axes but the first: a batch of one.
+            params, batch = state.actor_ts.params, observation[None]
+            return algorithm.actor.apply(params, batch, method="_action_dist").mode()[0]
 
         return evaluate(
             mode, key, algorithm.env, algorithm.env_params, episodes,

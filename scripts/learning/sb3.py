@@ -66,7 +66,8 @@ class BatchedEnvironment(VecEnv):
             infos[i] = {
                 "terminal_observation": last[i], "TimeLimit.truncated": bool(truncated[i]),
             }
-        return np.asarray(self._episodes.observation), np.asarray(outcome.reward), ended, infos
+        # A copy: it adds the value of what a time limit cut off to the rewards in place.
+        return np.asarray(self._episodes.observation), np.array(outcome.reward), ended, infos
 
     def close(self):
         pass
