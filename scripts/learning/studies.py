@@ -21,8 +21,8 @@ def difference(ours: statistics.Scores, theirs: statistics.Scores) -> float:
 def table(data: Runs) -> list[str]:
     """Every arm with settings of its own beside the same algorithm's defaults, at their end."""
     lines = [
-        "| task | setting | return | defaults | difference | better than the defaults |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| task | setting | steps | return | defaults | difference | better than the defaults |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     pairs: dict[str, tuple[dict, dict]] = {}
     for task, arms in data.items():
@@ -31,13 +31,13 @@ def table(data: Runs) -> list[str]:
             if ":" not in arm or base not in arms:
                 continue
             where = tables.common_end(arms, [arm, base], "step")
-            ours = tables.values_at(runs, "step", where)
-            theirs = tables.values_at(arms[base], "step", where)
+            ours = tables.interpolated_at(runs, "step", where)
+            theirs = tables.interpolated_at(arms[base], "step", where)
             if not tables.known(ours + theirs):
                 continue
             scores = ({task: ours}, {task: theirs})
             lines.append(
-                f"| {task} | {arm} | {tables.summary(task, ours)} | "
+                f"| {task} | {arm} | {where:,.0f} | {tables.summary(task, ours)} | "
                 f"{tables.summary(task, theirs)} | {tables.number(difference(*scores))}"
                 f"{tables.interval(difference, *scores)} | "
                 f"{statistics.probability_of_improvement(*scores):.2f} |"
@@ -92,9 +92,9 @@ def as_markdown(data: Runs, defaults: Path) -> str:
     text = [
         "# Studies", "",
         "Written by `python scripts/learning_curves.py report --data` with the folder of their",
-        "runs. Returns as in the other tables, at the last step that both have reached; in",
-        "brackets the range of the seeds, whose number stands behind, and from 5 seeds the 95 %",
-        "interval by a stratified bootstrap.",
+        "runs. Returns as in the other tables, at the last step that both have reached, where no",
+        "evaluation was made on the line between two; in brackets the range of the seeds, whose",
+        "number stands behind, and from 5 seeds the 95 % interval by a stratified bootstrap.",
     ]
     if any(":" in arm for arms in data.values() for arm in arms):
         text += [

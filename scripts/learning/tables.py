@@ -8,6 +8,8 @@ import statistics as plain
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from scripts.learning import statistics
 from scripts.learning.suite import OURS, SUITE, Task
 
@@ -43,6 +45,18 @@ def values_at(runs: list[dict], axis: str, where: float) -> list[float]:
     """Return of each run at a point of an axis."""
     curves = [run["evaluations"] for run in runs]
     return [statistics.at(c[axis], c["return"], where) for c in curves]
+
+
+def interpolated_at(runs: list[dict], axis: str, where: float) -> list[float]:
+    """As `values_at`, on the line between the evaluations before and after.
+
+    Where arms are evaluated at different steps the last evaluation of one can lie long before that
+    of the other, which then has learned for longer.
+    """
+    curves = [run["evaluations"] for run in runs]
+    return [
+        float(np.interp(where, c[axis], c["return"], left=np.nan)) for c in curves
+    ]
 
 
 def common_end(arms: dict[str, list[dict]], names: list[str], axis: str) -> float:

@@ -90,6 +90,16 @@ def test_settings_of_their_own_are_studies_beside_the_defaults(tmp_path):
     assert row["better than the defaults"] == "0.50"
 
 
+def test_a_study_that_ends_just_before_an_evaluation_of_the_defaults(tmp_path):
+    """At step 98 the defaults are at 10 + 0.96 * 50, not still at the 10 that they had at 50."""
+    keep(tmp_path, "hopper", "trpo", ([0, 50, 100], [0.0, 5.0, 10.0], [0.0, 10.0, 60.0]))
+    keep(tmp_path, "hopper", "trpo:max_kl=0.02", ([0, 49, 98], [0.0, 5.0, 9.0], [0.0, 10.0, 58.0]))
+    row = rows("\n".join(studies.table(tables.load_all(tmp_path))))["hopper"]
+    assert (row["steps"], row["return"], row["defaults"], row["difference"]) == (
+        "98", "58 (1)", "58 (1)", "0"
+    )
+
+
 def test_a_setting_is_judged_over_its_tasks(tmp_path):
     """Normalised differences of 0.1, 0.2 and 0.3: their mean and what Student's t makes of it."""
     for task, low, high, share in SHARES:
