@@ -31,8 +31,8 @@ def table(data: Runs) -> list[str]:
             if ":" not in arm or base not in arms:
                 continue
             where = tables.common_end(arms, [arm, base], "step")
-            ours = tables.interpolated_at(runs, "step", where)
-            theirs = tables.interpolated_at(arms[base], "step", where)
+            ours = tables.values_at(runs, "step", where)
+            theirs = tables.values_at(arms[base], "step", where)
             if not tables.known(ours + theirs):
                 continue
             scores = ({task: ours}, {task: theirs})
@@ -92,9 +92,9 @@ def as_markdown(data: Runs, defaults: Path) -> str:
     text = [
         "# Studies", "",
         "Written by `python scripts/learning_curves.py report --data` with the folder of their",
-        "runs. Returns as in the other tables, at the last step that both have reached, where no",
-        "evaluation was made on the line between two; in brackets the range of the seeds, whose",
-        "number stands behind, and from 5 seeds the 95 % interval by a stratified bootstrap.",
+        "runs. Returns as in the other tables at equal steps, at the last step that both have",
+        "reached; in brackets the range of the seeds, whose number stands behind, and from 5",
+        "seeds the 95 % interval by a stratified bootstrap.",
     ]
     if any(":" in arm for arms in data.values() for arm in arms):
         text += [

@@ -42,21 +42,16 @@ def ends(runs: list[dict], axis: str) -> float:
 
 
 def values_at(runs: list[dict], axis: str, where: float) -> list[float]:
-    """Return of each run at a point of an axis."""
-    curves = [run["evaluations"] for run in runs]
-    return [statistics.at(c[axis], c["return"], where) for c in curves]
+    """Return of each run at a point of an axis; NaN before its first evaluation.
 
-
-def interpolated_at(runs: list[dict], axis: str, where: float) -> list[float]:
-    """As `values_at`, on the line between the evaluations before and after.
-
-    Where arms are evaluated at different steps the last evaluation of one can lie long before that
-    of the other, which then has learned for longer.
+    In seconds that of the last evaluation: what somebody who stops there has in hand. In steps that
+    on the line between the evaluations before and after: runs are evaluated at different steps, and
+    the last evaluation of one can lie long before that of another, which has learned for longer.
     """
     curves = [run["evaluations"] for run in runs]
-    return [
-        float(np.interp(where, c[axis], c["return"], left=np.nan)) for c in curves
-    ]
+    if axis == "seconds":
+        return [statistics.at(c[axis], c["return"], where) for c in curves]
+    return [float(np.interp(where, c[axis], c["return"], left=np.nan)) for c in curves]
 
 
 def common_end(arms: dict[str, list[dict]], names: list[str], axis: str) -> float:
@@ -171,11 +166,11 @@ def as_markdown(data: dict[str, dict[str, list[dict]]]) -> str:
         "Written by `python scripts/learning_curves.py report`. Interquartile mean over seeds of",
         "the mean return of 32 episodes of the policy's mode (below 4 seeds: their mean); in",
         "brackets its 95 % stratified bootstrap interval, below 5 seeds their range; the number",
-        "of seeds. What counts is the last evaluation up to the time or step given. `better than",
-        "the peer`: the probability that a run of the arm returned more than one of brax-ppo. `no",
-        "update yet`: time ended before the first, so that the return at equal time is that of the",
-        "untrained policy; `not yet`: before a run's first evaluation; `ended early`: before those",
-        "steps.",
+        "of seeds. What counts is at equal time the last evaluation up to there, at equal steps",
+        "the line between those before and after. `better than the peer`: the probability that",
+        "a run of the arm returned more than one of brax-ppo. `no update yet`: time ended before",
+        "the first, so that the return at equal time is that of the untrained policy; `not yet`:",
+        "before a run's first evaluation; `ended early`: before those steps.",
     ]
     plain_arms = without_studies(data)
     for axis, title in (("seconds", "At equal time"), ("step", "At equal steps")):
