@@ -27,6 +27,9 @@ def test_numbers_that_must_be_positive(kind, name, value):
 ])
 @pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
 def test_counts(kind, name, value):
+    if value is None and "minibatches" in name:  # as many as suit the rollout
+        assert getattr(kind(**{name: value}), name) is None
+        return
     with pytest.raises(ValueError, match=f"{name}=.*whole number"):
         kind(**{name: value})
 

@@ -91,10 +91,11 @@ class Algorithm:
         unlearn the task; 0 takes full steps always.
       value_learning_rate: Adam's step size for the value network.
       value_epochs: passes over a batch when fitting values.
-      value_minibatches: gradient steps per pass.
+      value_minibatches: gradient steps per pass; by default those of `minibatches_for`.
     """
 
     name: ClassVar[str]
+    _minibatched: ClassVar[tuple[str, ...]] = ("value_minibatches",)
 
     max_kl: float = 0.01
     discount: float = 0.995
@@ -103,7 +104,7 @@ class Algorithm:
     advantage_floor: float = 0.003
     value_learning_rate: float = 1e-3
     value_epochs: int = static(2)
-    value_minibatches: int = static(8)
+    value_minibatches: int | None = static(None)
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
@@ -113,11 +114,13 @@ class Algorithm:
         checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
         checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
         checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
-        checks.whole_number("value_minibatches", self.value_minibatches, example=8)
+        for name, count in self.minibatch_counts().items():
+            checks.whole_number(name, count, example=8)
 
     def minibatch_counts(self) -> dict[str, int]:
-        """The minibatch counts that must divide a rollout, by their names."""
-        return {"value_minibatches": self.value_minibatches}
+        """The minibatch counts that were given, and so must divide a rollout, by their names."""
+        counts = {name: getattr(self, name) for name in self._minibatched}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def init(self, params: Params) -> Any:
         """State that the policy update carries from one batch to the next."""

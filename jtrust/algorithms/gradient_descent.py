@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jtrust.algorithms.minibatches import minibatch_epochs
+from jtrust.algorithms.minibatches import minibatch_epochs, minibatches_for
 from jtrust.trust_region import mean_over
 
 # Parameters are one flat vector to the optimiser: a handful of operations per step, where a tree
@@ -25,7 +26,7 @@ def init_optimizer(optimizer: optax.GradientTransformation, params: Any) -> Any:
 def descend(
     loss_fn: Callable[..., tuple[jax.Array, Any]], optimizer: optax.GradientTransformation,
     params: Any, optimizer_state: Any, data: tuple, environment_keys: jax.Array,
-    epochs: int, minibatches: int, axis_name: str | None = None,
+    epochs: int, minibatches: int | None, axis_name: str | None = None,
 ) -> tuple[Any, Any, jax.Array, jax.Array, Any]:
     """Takes one gradient step per minibatch, or none where anything in it is not finite.
 
@@ -37,7 +38,7 @@ def descend(
       data: pytrees, [T, N, ...] each leaf.
       environment_keys: one random key per environment, [N].
       epochs: passes over the data.
-      minibatches: steps per pass.
+      minibatches: steps per pass; None for those of `minibatches_for`.
       axis_name: mesh axis of the shards.
 
     Returns:
@@ -45,6 +46,9 @@ def descend(
       `loss_fn` gave, [epochs, minibatches, ...]).
     """
     start, unravel = ravel_pytree(params)
+    if minibatches is None:
+        shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+        minibatches = minibatches_for(math.prod(jax.tree.leaves(data)[0].shape[:2]), shards)
 
     def step(carry, minibatch):
         flat, optimizer_state = carry

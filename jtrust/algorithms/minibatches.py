@@ -51,6 +51,30 @@ def minibatch_epochs(
     return jax.lax.scan(epoch, carry, jax.vmap(orders, out_axes=2)(keys))  # [epochs, T, N]
 
 
+def minibatches_for(steps: int, shards: int = 1) -> int:
+    """How many minibatches a pass takes where nothing is said: about one per 512 steps, 8 to 128.
+
+    A number of its own for every size of rollout would have many environments take no more
+    gradient steps than few, and their values learn as much slower as there are fewer rollouts
+    (docs/learning.md). From 65,536 steps on minibatches grow instead: gradient steps come one
+    after another, and an accelerator has little to do in each.
+
+    Args:
+      steps: of the rollout on each shard, T N.
+      shards: over how many it is spread.
+
+    Returns:
+      The largest divisor of `steps` that is not above the number wanted.
+    """
+    wanted = min(max(steps * shards // 512, 8), 128)
+    return largest_divisor(steps, wanted)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return max(d for d in range(1, min(limit, number) + 1) if number % d == 0)
+
+
 def _split(x: jax.Array, minibatches: int) -> jax.Array:
     """[T, N, ...] -> [M, T N / M, ...]: slices of time first, then every k-th environment."""
     steps, environments = x.shape[:2]

@@ -57,18 +57,20 @@ class _ProximalPolicy(Algorithm):
     Attributes:
       learning_rate: Adam's step size for the policy.
       epochs: passes over a batch.
-      minibatches: gradient steps per pass.
+      minibatches: gradient steps per pass; by default those of `minibatches_for`.
       max_gradient_norm: gradients are scaled down to this norm.
       target_kl: mean KL divergence per update that is aimed at, where `adaptive`.
       adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
         penalty by the penalty's coefficient.
     """
 
+    _minibatched: ClassVar[tuple[str, ...]] = ("minibatches", "value_minibatches")
+
     max_kl: float = 0.05
     entropy_cost: float = 0.003
     learning_rate: float = 3e-4
     epochs: int = static(5)
-    minibatches: int = static(8)
+    minibatches: int | None = static(None)
     max_gradient_norm: float = 1.0
     target_kl: float = 0.01
     adaptive: bool = static(True)
@@ -77,13 +79,9 @@ class _ProximalPolicy(Algorithm):
         super().__post_init__()
         checks.real_number("learning_rate", self.learning_rate, above=0, example=3e-4)
         checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
-        checks.whole_number("minibatches", self.minibatches, example=8)
         checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
         checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
         checks.truth_value("adaptive", self.adaptive)
-
-    def minibatch_counts(self) -> dict[str, int]:
-        return {"minibatches": self.minibatches, **super().minibatch_counts()}
 
     def optimizer(
         self, params: Params, rate_scale: jax.Array | float = 1.0

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jtrust import checks
 from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
+from jtrust.algorithms.minibatches import largest_divisor
 from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.base import select
 from jtrust.environments.batch import Episodes, begin, not_begun, start_states, variations
@@ -461,11 +462,6 @@ def check_minibatches(
                 + (f" / {devices} devices)" if devices > 1 else ")")
                 + f", such as {largest_divisor(per_device, count)}",
             )
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
-    return max(d for d in range(1, min(limit, number) + 1) if number % d == 0)
 
 
 def true_next_values(

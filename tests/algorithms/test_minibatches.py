@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtrust.algorithms.minibatches import minibatch_epochs
+import jtrust
+from jtrust.algorithms.minibatches import minibatch_epochs, minibatches_for
 
 # (steps, environments, minibatches): dividing the steps, sharing a factor with them, and neither.
 SIZES = [(8, 4, 4), (8, 8, 1), (6, 8, 4), (5, 4, 2), (12, 16, 8), (1, 8, 4), (16, 1, 4), (7, 6, 3)]
@@ -112,3 +113,32 @@ def test_the_carry_goes_through_every_minibatch_in_turn():
     )
     assert (int(count), int(total)) == (12, 3 * sum(range(32)))
     np.testing.assert_array_equal(order, np.arange(12).reshape(3, 4))
+
+
+@pytest.mark.parametrize(("steps", "shards", "count"), [
+    (64 * 64, 1, 8), (64 * 1024, 1, 128), (64 * 1024 // 8, 8, 128),  # 512 steps each, on any shards
+    (64 * 16, 1, 8), (64 * 8192, 1, 128),  # never fewer than 8, nor more than 128
+    (5 * 3, 1, 5), (7, 2, 7), (127 * 2, 1, 2), (50 * 100, 1, 8),  # always a divisor
+])
+def test_the_default_number_of_minibatches(steps, shards, count):
+    assert minibatches_for(steps, shards) == count
+    assert steps % count == 0
+
+
+@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO])
+def test_a_larger_rollout_is_cut_into_more_minibatches(point, kind):
+    """By default as with the number that the rollout of 8192 steps calls for, given by name."""
+    def trained(count, devices=1):
+        names = ["value_minibatches"] + ["minibatches"] * (kind is jtrust.PPO)
+        algorithm = kind(**{} if count is None else dict.fromkeys(names, count))
+        trainer = jtrust.make_trainer(
+            point, algorithm, num_envs=128, unroll_length=64, devices=devices
+        )
+        return jax.device_get(trainer.iterate(trainer.init(jax.random.key(0)))[0].value)
+
+    default = trained(None)
+    jax.tree.map(np.testing.assert_array_equal, default, trained(16))
+    close = functools.partial(np.testing.assert_allclose, atol=1e-4)
+    jax.tree.map(close, default, trained(None, devices=2))
+    far = jax.tree.map(lambda a, b: np.abs(a - b).max(), default, trained(8))
+    assert max(jax.tree.leaves(far)) > 1e-3
