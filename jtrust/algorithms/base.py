@@ -91,7 +91,8 @@ class Algorithm:
         unlearn the task; 0 takes full steps always.
       value_learning_rate: Adam's step size for the value network.
       value_epochs: passes over a batch when fitting values.
-      value_minibatches: gradient steps per pass; by default those of `minibatches_for`.
+      value_minibatches: gradient steps per pass; by default one for every 512 steps of the rollout,
+        from 8 to 128 (`minibatches_for`).
     """
 
     name: ClassVar[str]

@@ -57,7 +57,8 @@ class _ProximalPolicy(Algorithm):
     Attributes:
       learning_rate: Adam's step size for the policy.
       epochs: passes over a batch.
-      minibatches: gradient steps per pass; by default those of `minibatches_for`.
+      minibatches: gradient steps per pass; by default one for every 512 steps of the rollout,
+        from 8 to 128 (`minibatches_for`).
       max_gradient_norm: gradients are scaled down to this norm.
       target_kl: mean KL divergence per update that is aimed at, where `adaptive`.
       adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
