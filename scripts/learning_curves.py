@@ -25,6 +25,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -40,6 +41,8 @@ DATA = ROOT / "docs" / "learning"
 _NOT_COMPILED = ("sb3-trpo",)
 # What runs rejax, which needs other versions than jtrust: a Python that has it.
 _PYTHONS = {"rejax-ppo": "REJAX_PYTHON"}
+# Two seeds of an arm that end at once would each write the file as it was before the other.
+_KEEPING = threading.Lock()
 
 
 def base_of(arm: str) -> str:
@@ -77,6 +80,13 @@ def run_one(task: str, arm: str, seeds: range, arguments: argparse.Namespace, co
             raise RuntimeError("\n".join(done.stderr.splitlines()[-5:]))
         found = json.loads(out.read_text())
     found = found if arguments.together else {str(seeds[0]): found}
+    with _KEEPING:
+        keep(task, arm, found, python, arguments)
+    return seconds
+
+
+def keep(task: str, arm: str, found: dict, python: str, arguments: argparse.Namespace) -> None:
+    """Adds runs, {seed: run}, to the file of their arm; by one thread at a time."""
     path = file_of(arguments.data, task, arm)
     kept = load(path)
     kept |= {"task": task, "env": SUITE[task].env, "arm": arm}
@@ -91,7 +101,6 @@ def run_one(task: str, arm: str, seeds: range, arguments: argparse.Namespace, co
     kept["runs"] = dict(sorted(kept["runs"].items(), key=lambda item: int(item[0])))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
-    return seconds
 
 
 def count_compiling(found: dict, first: dict) -> None:

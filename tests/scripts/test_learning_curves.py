@@ -1,9 +1,14 @@
 """What is done with runs before they are kept."""
 
 import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
+from scripts import learning_curves
 from scripts.learning.peers import PUBLISHED
 from scripts.learning.suite import SUITE
 from scripts.learning_curves import count_compiling, fill_in
@@ -55,3 +60,25 @@ def test_on_a_gpu_other_tasks_are_run_and_what_is_given_stays():
 def test_every_brax_task_has_settings_for_braxs_ppo():
     names = {t.env.removeprefix("brax/") for t in SUITE.values() if t.env.startswith("brax/")}
     assert names <= set(PUBLISHED)
+
+
+def test_seeds_that_end_at_once_are_all_kept(tmp_path, monkeypatch, capsys):
+    def ended_at_once(command, **_):
+        Path(command[-1]).write_text(json.dumps(run(8.0, [10.0, 20.0])))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def read_slowly(path, load=learning_curves.load):
+        found = load(path)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(learning_curves.subprocess, "run", ended_at_once)
+    monkeypatch.setattr(learning_curves, "load", read_slowly)
+    arguments = argparse.Namespace(
+        gpu=False, tasks=["hopper"], arms=["trpo"], seeds=6, first_seed=0, seconds=1.0,
+        minutes=1.0, workers=3, share=1.0, programs=None, together=False, data=tmp_path,
+    )
+    assert learning_curves.run(arguments) == 0
+    kept = json.loads((tmp_path / "hopper--trpo.json").read_text())["runs"]
+    assert sorted(kept) == [str(seed) for seed in range(6)]
+    assert capsys.readouterr().out.count("hopper trpo seed") == 6
