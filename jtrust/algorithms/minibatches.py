@@ -54,10 +54,11 @@ def minibatch_epochs(
 def minibatches_for(steps: int, shards: int = 1) -> int:
     """How many minibatches a pass takes where nothing is said: about one per 512 steps, 8 to 128.
 
-    A number of its own for every size of rollout would have many environments take no more
-    gradient steps than few, and their values learn as much slower as there are fewer rollouts
+    With one number for rollouts of every size, the values of many environments would take fewer
+    gradient steps per environment step than those of few, and learn more slowly by as much
     (docs/learning.md). From 65,536 steps on minibatches grow instead: gradient steps come one
-    after another, and an accelerator has little to do in each.
+    after another, and an accelerator has little to do in each. Shards whose steps the number does
+    not divide take the next smaller one that does, so there it depends on how many they are.
 
     Args:
       steps: of the rollout on each shard, T N.
