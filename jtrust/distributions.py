@@ -130,7 +130,8 @@ class TanhGaussian(DiagonalGaussian):
         mean, log_std = jnp.broadcast_arrays(jnp.asarray(self.mean, float), self.log_std)
         nodes = jnp.asarray(_NODES, mean.dtype)
         u = mean[..., None] + jnp.exp(log_std)[..., None] * nodes
-        slope = _log_tanh_slope(u) @ jnp.asarray(_WEIGHTS, mean.dtype)
+        # No product of matrices: on a TPU its inputs would be rounded to bfloat16.
+        slope = jnp.sum(_log_tanh_slope(u) * jnp.asarray(_WEIGHTS, mean.dtype), axis=-1)
         return super().entropy() + jnp.sum(slope, axis=-1)
 
     def mode(self) -> jax.Array:

@@ -1,4 +1,7 @@
-"""Policy and value networks: two separate multilayer perceptrons on normalised observations."""
+"""Policy and value networks: two separate multilayer perceptrons on normalised observations.
+
+`Network` is the one place where a network is applied, and so where its precision is decided.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,9 @@ INITIALIZATIONS = {
     "he_uniform": (1.0, _uniform(2.0, "fan_in")),
 }
 
+# Of products of matrices, by the names of `jax.lax.Precision`.
+PRECISIONS = ("highest", "high", "default")
+
 # Names of the layers next to the normalisers, where a change of statistics is folded in.
 INPUT_LAYER = "input"
 OUTPUT_LAYER = "output"
@@ -57,6 +63,10 @@ class NetworkConfig:
         to the environment.
       state_dependent_std: a standard deviation for each state, by the network of the mean, instead
         of one for all states.
+      precision: of all products of matrices in both networks, one of `PRECISIONS`: "highest" is
+        full float32 on every device; "high" is three bfloat16 passes on a TPU and TF32 on a GPU;
+        "default" is what the device is fastest at, one bfloat16 pass on a TPU. With less than
+        "highest" a KL divergence is known no better than to `policy/precision_kl`.
     """
 
     policy_layers: tuple[int, ...] = (64, 64)
@@ -67,6 +77,7 @@ class NetworkConfig:
     min_std: float = 0.05
     squash: bool = False
     state_dependent_std: bool = False
+    precision: str = "highest"
 
     def __post_init__(self):
         for name in ("policy_layers", "value_layers"):
@@ -86,16 +97,55 @@ class NetworkConfig:
             )
         checks.truth_value("squash", self.squash)
         checks.truth_value("state_dependent_std", self.state_dependent_std)
+        checks.one_of("precision", self.precision, PRECISIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with the one precision of whatever is computed with it.
+
+    Left to themselves a TPU rounds the inputs of float32 products to bfloat16 and a GPU to TF32,
+    and the policy that acts, the one whose KL divergence is measured and the one that takes up
+    new statistics are then different functions. The precision is written into each product where
+    it is traced, so derivatives, Fisher products included, inherit it, and physics keeps its own.
+
+    Attributes:
+      module: a flax.linen module, ours or the user's (`jtrust.own_networks`).
+      precision: one of `PRECISIONS`.
+    """
+
+    module: Any
+    precision: str = "highest"
+
+    def init(self, key: jax.Array, x: jax.Array) -> Any:
+        """Parameters; `x` is one normalised observation, [O]."""
+        with jax.default_matmul_precision(self.precision):
+            return self.module.init(key, x)
+
+    def apply(self, params: Any, x: jax.Array) -> Any:
+        """What the network says of normalised observations [..., O]."""
+        with jax.default_matmul_precision(self.precision):
+            return self.module.apply(params, x)
 
 
 class MLP(nn.Module):
-    """Dense layers; the first and the last carry the names that folding looks for."""
+    """Dense layers; the first and the last carry the names that folding looks for.
+
+    Attributes:
+      layers: hidden layer sizes.
+      outputs: size of the output.
+      activation: one of `ACTIVATIONS`.
+      initialization: one of `INITIALIZATIONS`.
+      output_gain: of the last layer's initialiser.
+      on_cpu: whether to compute the last layer as a CPU has it fastest (`narrow_product`).
+    """
 
     layers: tuple[int, ...]
     outputs: int
     activation: str
     initialization: str
     output_gain: float
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,7 +156,7 @@ class MLP(nn.Module):
             x = act(nn.Dense(size, name=name, kernel_init=init(hidden_gain))(x))
         return nn.Dense(
             self.outputs, name=OUTPUT_LAYER, kernel_init=init(self.output_gain),
-            dot_general=narrow_product,
+            dot_general=narrow_product if self.on_cpu else None,
         )(x)
 
 
@@ -122,11 +172,12 @@ def narrow_product(
     return jax.lax.dot_general(x, transposed, (((x.ndim - 1,), (1,)), ((), ())), precision)
 
 
-def _policy_mlp(config: NetworkConfig, outputs: int) -> MLP:
+def _policy_mlp(config: NetworkConfig, outputs: int, on_cpu: bool) -> MLP:
     # A gain of 0.01: the first policy is nearly the same everywhere, so what it learns first
     # comes from returns and not from its random start.
     return MLP(
-        config.policy_layers, outputs, config.activation, config.initialization, 0.01, name="mlp"
+        config.policy_layers, outputs, config.activation, config.initialization, 0.01, on_cpu,
+        name="mlp",
     )
 
 
@@ -135,6 +186,7 @@ class GaussianPolicy(nn.Module):
 
     config: NetworkConfig
     action_size: int
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DiagonalGaussian:
@@ -142,10 +194,10 @@ class GaussianPolicy(nn.Module):
         size = self.action_size
         start = float(np.log(config.initial_std - config.min_std))
         if config.state_dependent_std:
-            mean, raw = jnp.split(_policy_mlp(config, 2 * size)(x), 2, axis=-1)
+            mean, raw = jnp.split(_policy_mlp(config, 2 * size, self.on_cpu)(x), 2, axis=-1)
             raw = start + raw
         else:
-            mean = _policy_mlp(config, size)(x)
+            mean = _policy_mlp(config, size, self.on_cpu)(x)
             raw = self.param(DEVIATION, nn.initializers.constant(start), (size,), jnp.float32)
         log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
@@ -157,10 +209,11 @@ class CategoricalPolicy(nn.Module):
 
     config: NetworkConfig
     actions: int
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Categorical:
-        return Categorical(_policy_mlp(self.config, self.actions)(x))
+        return Categorical(_policy_mlp(self.config, self.actions, self.on_cpu)(x))
 
 
 class BinsPolicy(nn.Module):
@@ -169,10 +222,11 @@ class BinsPolicy(nn.Module):
     config: NetworkConfig
     action_size: int
     bins: int
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Categoricals:
-        logits = _policy_mlp(self.config, self.action_size * self.bins)(x)
+        logits = _policy_mlp(self.config, self.action_size * self.bins, self.on_cpu)(x)
         return Categoricals(logits.reshape(*logits.shape[:-1], self.action_size, self.bins))
 
 
@@ -180,23 +234,43 @@ class ValueNetwork(nn.Module):
     """Normalised observation [..., O] -> value on the targets' running scale, [...]."""
 
     config: NetworkConfig
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
         network = MLP(
-            config.value_layers, 1, config.activation, config.initialization, 1.0, name="mlp"
+            config.value_layers, 1, config.activation, config.initialization, 1.0, self.on_cpu,
+            name="mlp",
         )
         return network(x)[..., 0]
 
 
-def make_policy_network(config: NetworkConfig, action: ActionSpace) -> nn.Module:
-    """The policy network for a space of actions."""
-    if isinstance(action, Discrete):
-        return CategoricalPolicy(config, action.n)
-    if isinstance(action, Bins):
-        return BinsPolicy(config, action.size, action.bins)
-    return GaussianPolicy(config, action.size)
+def make_policy_network(
+    config: NetworkConfig, action: ActionSpace, own: Any = None, on_cpu: bool = False
+) -> Network:
+    """The policy network for a space of actions.
+
+    Args:
+      config: shape and precision.
+      action: the space of actions.
+      own: a network of the user's own (`jtrust.own_networks.own_policy`), in place of ours.
+      on_cpu: whether it is trained on CPUs.
+    """
+    if own is not None:
+        module = own
+    elif isinstance(action, Discrete):
+        module = CategoricalPolicy(config, action.n, on_cpu)
+    elif isinstance(action, Bins):
+        module = BinsPolicy(config, action.size, action.bins, on_cpu)
+    else:
+        module = GaussianPolicy(config, action.size, on_cpu)
+    return Network(module, config.precision)
+
+
+def make_value_network(config: NetworkConfig, own: Any = None, on_cpu: bool = False) -> Network:
+    """The value network; arguments as for `make_policy_network`."""
+    return Network(own if own is not None else ValueNetwork(config, on_cpu), config.precision)
 
 
 def with_layer(params: Any, name: str, layer: dict[str, jax.Array]) -> Any:

@@ -9,6 +9,7 @@ a change of the outputs' (van Hasselt et al., 2016, arXiv:1602.07714, for the la
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -50,38 +51,47 @@ class Moments:
             return self
         return Moments(self.count, self.mean[key], self.variance[key])
 
-    def update(self, batch: Any, axis_name: str | None = None, batch_axes: int = 1) -> Moments:
+    def update(
+        self, batch: Any, axis_name: str | None = None, batch_axes: int = 1,
+        weight: jax.Array | None = None, share: jax.Array | float = 1.0,
+    ) -> Moments:
         """Takes in a batch, by the pairwise formula of Chan, Golub and LeVeque (1979).
 
-        A batch without finite moments is left out.
+        A batch without finite moments is left out; `count` is then what it was. All is computed
+        in float32, of whatever type the batch is: the squares of float16 overflow beyond 256.
 
         Args:
           batch: pytree like the sample, with `batch_axes` leading axes.
           axis_name: mesh axis over which the batch is spread.
+          weight: of each sample, with a mean of 1 over all shards; shaped like the leading axes.
+          share: how many of the samples weigh anything, as a fraction.
         """
         axes = tuple(range(batch_axes))
-        first = jax.tree.leaves(batch)[0]
-        size = 1
-        for axis in axes:
-            size *= first.shape[axis]
-        size = jnp.float32(size)
-        if axis_name is not None:
-            size = size * jax.lax.psum(1, axis_name)
+        batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), batch)
+        shape = jax.tree.leaves(batch)[0].shape[:batch_axes]
+        size = math.prod(shape) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+        size = jnp.float32(size) * share
+
+        def mean_of(x: jax.Array) -> jax.Array:
+            if weight is not None:
+                x = x * weight.reshape(weight.shape + (1,) * (x.ndim - batch_axes))
+            return mean_over(jnp.mean(x, axes), axis_name)
+
         total = self.count + size
-        weight = size / total
-        mean = jax.tree.map(lambda x: mean_over(jnp.mean(x, axes), axis_name), batch)
-        variance = jax.tree.map(
-            lambda x, m: mean_over(jnp.mean((x - m) ** 2, axes), axis_name), batch, mean
-        )
-        new_mean = jax.tree.map(lambda a, b: a + weight * (b - a), self.mean, mean)
+        fraction = size / jnp.maximum(total, 1.0)
+        mean = jax.tree.map(mean_of, batch)
+        variance = jax.tree.map(lambda x, m: mean_of((x - m) ** 2), batch, mean)
+        new_mean = jax.tree.map(lambda a, b: a + fraction * (b - a), self.mean, mean)
         new_variance = jax.tree.map(
-            lambda a, b, m, n: (1 - weight) * a + weight * b + weight * (1 - weight) * (n - m) ** 2,
+            lambda a, b, m, n: (
+                (1 - fraction) * a + fraction * b + fraction * (1 - fraction) * (n - m) ** 2
+            ),
             self.variance, variance, self.mean, mean,
         )
         # A batch whose moments overflow says nothing of the scale of the next one.
         good = jnp.all(jnp.stack([
             jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new_mean, new_variance))
-        ]))
+        ])) & (size > 0)
         return jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             Moments(total, new_mean, new_variance), self,
@@ -96,8 +106,10 @@ class Moments:
         return jax.tree.map(lambda v: jnp.sqrt(jnp.maximum(v, minimum**2)), self.variance)
 
     def normalize(self, x: Any) -> Any:
-        """(x - mean) / std, leaf by leaf; leading axes are free."""
-        return jax.tree.map(lambda a, m, s: (a - m) / s, x, self.mean, self.std())
+        """(x - mean) / std in float32, leaf by leaf; leading axes are free."""
+        return jax.tree.map(
+            lambda a, m, s: (jnp.asarray(a, jnp.float32) - m) / s, x, self.mean, self.std()
+        )
 
 
 def target_scale(moments: Moments) -> tuple[jax.Array, jax.Array]:
@@ -126,10 +138,9 @@ def fold_input(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax
             "shift": layer["shift"] + ((new.mean - old.mean) / old_std) * scale,
         }
     kernel = layer["kernel"]
-    return {
-        "kernel": (new_std / old_std)[:, None] * kernel,
-        "bias": layer["bias"] + ((new.mean - old.mean) / old_std) @ kernel,
-    }
+    # Exact whatever the network's precision: what is lost here stays in the weights.
+    shift = jnp.matmul((new.mean - old.mean) / old_std, kernel, precision="highest")
+    return {"kernel": (new_std / old_std)[:, None] * kernel, "bias": layer["bias"] + shift}
 
 
 def fold_output(layer: dict[str, jax.Array], old: Any, new: Any) -> dict[str, jax.Array]:

@@ -20,7 +20,7 @@ class Policy:
     """Observations to actions; call it.
 
     Attributes:
-      network: the policy network: a flax.linen module, or one of `jtrust.own_networks`.
+      network: the policy network, a `jtrust.networks.Network`.
       action: the space of actions.
       params: its parameters.
       moments: what observations are normalised by.

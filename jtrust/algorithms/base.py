@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
+from jtrust.trust_region import cache_states, fisher_operator, in_state_blocks, mean_over
 
 Params = Any
 DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
@@ -59,7 +59,11 @@ class Batch:
       advantage: mean 0 and standard deviation 1 over all shards, [T, N].
       value_target: on the value network's output scale, [T, N].
       environment_keys: one random key per environment, [N]; consumed.
-      trust: share of `max_kl` that this batch may use, []; see `Algorithm.advantage_floor`.
+      trust: share of `max_kl` that this batch may use, []; see `Algorithm.advantage_floor`. 0
+        where rewards have said nothing yet: no update is made.
+      weight: of each step, [T, N], with a mean of 1 over all shards: 0 where the simulator broke.
+      on_cpu: whether CPUs compute the update, which then takes states in blocks where many of
+        them would not fit the cache.
     """
 
     observation: jax.Array
@@ -69,6 +73,12 @@ class Batch:
     value_target: jax.Array
     environment_keys: jax.Array
     trust: jax.Array | float = 1.0
+    weight: jax.Array | float = 1.0
+    on_cpu: bool = static(False)
+
+    def weights(self) -> jax.Array:
+        """`weight` as [T, N]."""
+        return jnp.broadcast_to(jnp.asarray(self.weight, jnp.float32), self.advantage.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +133,10 @@ class Algorithm:
         counts = {name: getattr(self, name) for name in self._minibatched}
         return {name: count for name, count in counts.items() if count is not None}
 
+    def default_minibatches(self) -> list[str]:
+        """Names of the minibatch counts that were not given."""
+        return [name for name in self._minibatched if getattr(self, name) is None]
+
     def init(self, params: Params) -> Any:
         """State that the policy update carries from one batch to the next."""
         raise NotImplementedError
@@ -144,7 +158,8 @@ class Surrogate:
     """The policy objective of one batch and the distance from the policy that gathered it.
 
     L(θ) = E[π_θ(a|s) / π_old(a|s) Â(s, a)] + entropy_cost E[H(π_θ(·|s))] / A, over all shards,
-    for actions of A dimensions (1 for a discrete one).
+    for actions of A dimensions (1 for a discrete one). Expectations are over the steps that are
+    whole, by the batch's weights.
     """
 
     def __init__(
@@ -154,25 +169,29 @@ class Surrogate:
         self._distribution_fn, self._axis = distribution_fn, axis_name
         dimensions = batch.action.shape[2] if batch.action.ndim == 3 else 1
         self.entropy_cost = entropy_cost / dimensions  # of all dimensions together
-        self._by_time = batch.observation
+        self._batch = batch
+        self.weight = flatten_time(batch.weights())
         self.observation = flatten_time(batch.observation)
         self.action = flatten_time(batch.action)
         self.advantage = flatten_time(batch.advantage)
         self.old_params = params
         self.old = jax.lax.stop_gradient(distribution_fn(params, self.observation))
         self.old_log_prob = self.old.log_prob(self.action)
-        self.old_entropy = mean_over(jnp.mean(self.old.entropy()), axis_name)
+        self.old_entropy = mean_over(self._mean(self.old.entropy()), axis_name)
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        return jnp.mean(self.weight * x)
 
     def at(self, params: Params) -> dict[str, jax.Array]:
         """{"kl", "gain", "entropy"} of `params`, [] each; gain is L(θ) - L(θ_old)."""
         new = self._distribution_fn(params, self.observation)
         ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
         local = {
-            "kl": jnp.mean(self.old.kl_divergence(new)),
+            "kl": self._mean(self.old.kl_divergence(new)),
             # The gain and not L itself: L at the old policy is the mean advantage, and what is
             # left of a difference of two such sums is rounding.
-            "gain": jnp.mean((ratio - 1.0) * self.advantage),
-            "entropy": jnp.mean(new.entropy()),
+            "gain": self._mean((ratio - 1.0) * self.advantage),
+            "entropy": self._mean(new.entropy()),
         }
         means = mean_over(local, self._axis)
         means["gain"] += self.entropy_cost * (means["entropy"] - self.old_entropy)
@@ -184,7 +203,8 @@ class Surrogate:
         def objective(params):
             new = self._distribution_fn(params, self.observation)
             ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
-            return jnp.mean(ratio * self.advantage) + self.entropy_cost * jnp.mean(new.entropy())
+            bonus = self.entropy_cost * self._mean(new.entropy())
+            return self._mean(ratio * self.advantage) + bonus
 
         return mean_over(jax.grad(objective)(self.old_params), self._axis)
 
@@ -192,10 +212,12 @@ class Surrogate:
         self, damping: jax.Array | float = 0.0, stride: int = 1
     ) -> Callable[[Params], Params]:
         """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
-        observation = flatten_time(self._by_time[::stride])
-        distribution_fn = in_state_blocks(self._distribution_fn)
+        observation = flatten_time(self._batch.observation[::stride])
+        block = cache_states(observation.shape[0]) if self._batch.on_cpu else None
+        distribution_fn = in_state_blocks(self._distribution_fn, block)
         return fisher_operator(
-            lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis
+            lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis,
+            flatten_time(self._batch.weights()[::stride]),
         )
 
     def unmoved(self) -> dict[str, jax.Array]:
@@ -225,8 +247,9 @@ def tree_add(params: Params, direction: Params, scale: jax.Array | float = 1.0) 
 
 
 def tree_dot(a: Params, b: Params) -> jax.Array:
-    """Inner product of two pytrees."""
-    return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    """Inner product of two pytrees, in full float32 on every device."""
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(jnp.vdot(x, y, precision="highest") for x, y in leaves)
 
 
 def finite(tree: Params) -> jax.Array:

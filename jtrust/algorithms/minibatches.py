@@ -57,18 +57,17 @@ def minibatches_for(steps: int, shards: int = 1) -> int:
     With one number for rollouts of every size, the values of many environments would take fewer
     gradient steps per environment step than those of few, and learn more slowly by as much
     (docs/learning.md). From 65,536 steps on minibatches grow instead: gradient steps come one
-    after another, and an accelerator has little to do in each. Shards whose steps the number does
-    not divide take the next smaller one that does, so there it depends on how many they are.
+    after another, and an accelerator has little to do in each.
 
     Args:
       steps: of the rollout on each shard, T N.
       shards: over how many it is spread.
 
     Returns:
-      The largest divisor of `steps` that is not above the number wanted.
+      The largest divisor of the whole rollout's steps that is not above the number wanted: the
+      same on any number of shards. (`check_minibatches` refuses shards that it does not divide.)
     """
-    wanted = min(max(steps * shards // 512, 8), 128)
-    return largest_divisor(steps, wanted)
+    return largest_divisor(steps * shards, min(max(steps * shards // 512, 8), 128))
 
 
 def largest_divisor(number: int, limit: int) -> int:

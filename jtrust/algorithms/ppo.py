@@ -125,42 +125,56 @@ class _ProximalPolicy(Algorithm):
         surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
         shape = batch.advantage.shape
         data = (
-            batch.observation, batch.action, batch.advantage,
+            batch.observation, batch.action, batch.advantage, batch.weights(),
             *jax.tree.map(
                 lambda x: x.reshape(*shape, *x.shape[1:]), (surrogate.old, surrogate.old_log_prob)
             ),
         )
 
-        def loss_fn(params, observation, action, advantage, old, old_log_prob):
+        def loss_fn(params, observation, action, advantage, weight, old, old_log_prob):
             new = distribution_fn(params, observation)
             ratio = jnp.exp(new.log_prob(action) - old_log_prob)
-            loss = jnp.mean(self.loss(new, old, ratio, advantage, state.kl_coefficient))
-            loss -= surrogate.entropy_cost * jnp.mean(new.entropy())
-            return loss, self.outside_clip(ratio)
+            loss = self.loss(new, old, ratio, advantage, state.kl_coefficient)
+            loss -= surrogate.entropy_cost * new.entropy()
+            return jnp.mean(weight * loss), jnp.mean(weight * self.outside_clip(ratio))
 
         with jax.named_scope("policy_gradient"):
             new_params, optimizer_state, _, skipped, outside = descend(
                 loss_fn, self.optimizer(params, state.rate_scale), params, state.optimizer, data,
                 batch.environment_keys, self.epochs, self.minibatches, axis_name,
             )
+        # Nothing may move where rewards say nothing, and nothing did where no gradient was finite.
+        taught = (skipped < outside.size) & (batch.trust > 0)
         with jax.named_scope("line_search"):
-            move = jax.tree.map(jnp.subtract, new_params, params)
+            move = jax.tree.map(lambda n, p: jnp.where(taught, n - p, 0.0), new_params, params)
             kept = self._keep_inside(surrogate, move, batch.trust)
+        accepted = kept.accepted & taught
+        measured = jax.tree.map(
+            lambda m, u: jnp.where(accepted, m, u), kept.aux, surrogate.unmoved()
+        )
+        scale = jnp.where(accepted, kept.scale, 0.0)
         new_params = jax.tree.map(
-            lambda p, m: jnp.where(kept.accepted, p + kept.scale * m, p), params, move
+            lambda p, m: jnp.where(accepted, p + scale * m, p), params, move
         )
         with jax.named_scope("fisher_vector_products"):
-            predicted = 0.5 * kept.scale**2 * tree_dot(move, surrogate.fisher()(move))
+            # Eight of the time steps say it well enough; the network linearised on all of them
+            # would take the memory that minibatches avoid.
+            fisher = surrogate.fisher(stride=max(shape[0] // 8, 1))
+            predicted = 0.5 * scale**2 * tree_dot(move, fisher(move))
         metrics = policy_metrics(
-            kept.aux, predicted, kept.accepted, kept.scale, self.max_kl * batch.trust
+            measured, predicted, accepted, scale, self.max_kl * batch.trust
         )
         metrics["policy/skipped"] = skipped
         metrics["policy/learning_rate"] = self.learning_rate * state.rate_scale
-        state = dataclasses.replace(state, optimizer=optimizer_state)
+        new_state = dataclasses.replace(state, optimizer=optimizer_state)
         if self.adaptive:
             # Of a batch that may use a share of the trust region, that share is asked for.
-            too_far, too_short = self.judge(kept.aux["kl"] / batch.trust, kept.scale < 1)
-            state = self.adapt(state, too_far, too_short)
+            share = jnp.where(batch.trust > 0, batch.trust, 1.0)
+            too_far, too_short = self.judge(measured["kl"] / share, scale < 1)
+            # With some of the steps left out a short way is no sign of too small a rate.
+            new_state = self.adapt(new_state, too_far, too_short & (skipped == 0))
+        # An update that was not made teaches nothing, neither the optimiser nor what adapts.
+        state = jax.tree.map(lambda n, o: jnp.where(taught, n, o), new_state, state)
         metrics.update(self.own_metrics(outside, state.kl_coefficient, axis_name))
         return new_params, state, metrics
 
@@ -189,8 +203,8 @@ class _ProximalPolicy(Algorithm):
         raise NotImplementedError
 
     def outside_clip(self, ratio: jax.Array) -> jax.Array:
-        """Share of ratios that the loss holds fixed, []."""
-        return jnp.float32(0.0)
+        """Whether the loss holds a ratio fixed, 0 or 1, [B]."""
+        return jnp.zeros_like(ratio)
 
     def own_metrics(
         self, outside: jax.Array, coefficient: jax.Array, axis_name: str | None
@@ -231,7 +245,7 @@ class PPO(_ProximalPolicy):
         return -jnp.minimum(ratio * advantage, clipped * advantage)
 
     def outside_clip(self, ratio):
-        return jnp.mean((jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32))
+        return (jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32)
 
     def own_metrics(self, outside, coefficient, axis_name):
         return {"policy/clip_fraction": mean_over(jnp.mean(outside), axis_name)}

@@ -62,32 +62,35 @@ class _NaturalGradient(Algorithm):
         matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 δ / dᵀFd), θ = θ_old + α β d.
         """
         limit = self.max_kl * batch.trust
-        # Conjugate gradients amplify rounding; a GPU's TF32 products would be its whole residual.
-        with jax.default_matmul_precision("float32"):
-            surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
-            with jax.named_scope("policy_gradient"):
-                gradient = surrogate.gradient()
-            with jax.named_scope("fisher_vector_products"):
-                fisher = surrogate.fisher(self.damping, self.fisher_stride)
-                direction, residual = conjugate_gradient(fisher, gradient, self.cg_iterations)
-                # dᵀ(F + λI)d = dᵀg without another product, since conjugate gradients leave a
-                # residual at right angles to d. The damping steers the direction, but is no part
-                # of the quadratic model.
-                curvature = tree_dot(direction, gradient)
-                curvature -= self.damping * tree_dot(direction, direction)
-            length = jnp.sqrt(2.0 * limit / jnp.where(curvature > 0, curvature, jnp.inf))
-            full_step = jax.tree.map(lambda d: length * d, direction)
-            with jax.named_scope("line_search"):
-                scale, accepted, measured = self.choose_scale(
-                    surrogate, params, full_step, limit
-                )
+        surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
+        with jax.named_scope("policy_gradient"):
+            gradient = surrogate.gradient()
+        with jax.named_scope("fisher_vector_products"):
+            fisher = surrogate.fisher(self.damping, self.fisher_stride)
+            direction, residual = conjugate_gradient(fisher, gradient, self.cg_iterations)
+            # dᵀ(F + λI)d = dᵀg without another product, since conjugate gradients leave a
+            # residual at right angles to d. The damping steers the direction, but is no part
+            # of the quadratic model.
+            curvature = tree_dot(direction, gradient)
+            curvature -= self.damping * tree_dot(direction, direction)
+        length = jnp.sqrt(2.0 * limit / jnp.where(curvature > 0, curvature, jnp.inf))
+        full_step = jax.tree.map(lambda d: length * d, direction)
+        with jax.named_scope("line_search"):
+            scale, accepted, measured = self.choose_scale(surrogate, params, full_step, limit)
+            # Where nothing may move, a step of length zero was found good at once.
+            accepted &= limit > 0
+            scale = jnp.where(accepted, scale, 0.0)
+            measured = jax.tree.map(
+                lambda m, u: jnp.where(accepted, m, u), measured, surrogate.unmoved()
+            )
         new_params = jax.tree.map(
             lambda p, d: jnp.where(accepted, p + scale * d, p), params, full_step
         )
         metrics = policy_metrics(measured, scale**2 * limit, accepted, scale, limit)
-        sound = finite((gradient, direction)) & (curvature > 0)
+        norm = jnp.sqrt(tree_dot(gradient, gradient))
+        sound = finite((gradient, direction)) & ((curvature > 0) | (norm == 0))
         metrics["policy/skipped"] = 1.0 - sound.astype(jnp.float32)
-        metrics["policy/cg_residual"] = residual / jnp.sqrt(tree_dot(gradient, gradient))
+        metrics["policy/cg_residual"] = residual / jnp.where(norm > 0, norm, 1.0)
         return new_params, state, metrics
 
     def choose_scale(
@@ -128,7 +131,7 @@ class TRPO(_NaturalGradient):
             measured = surrogate.at(candidate)
             # A comparison with NaN is false, so only the parameters need a look of their own.
             good = within(measured["kl"], limit) & (measured["gain"] > 0) & finite(candidate)
-            return good, measured
+            return good | (limit <= 0), measured
 
         search = backtracking_line_search(
             accept, surrogate.unmoved(), factor=self.backtrack_factor,
@@ -160,10 +163,5 @@ class NPG(_NaturalGradient):
             return scale, surrogate.at(tree_add(params, full_step, scale))
 
         scale, measured = jax.lax.cond(fits, lambda: (jnp.float32(1.0), full), shorten)
-        accepted = within(measured["kl"], limit) & finite(
-            tree_add(params, full_step, scale)
-        )
-        measured = jax.tree.map(
-            lambda m, u: jnp.where(accepted, m, u), measured, surrogate.unmoved()
-        )
-        return jnp.where(accepted, scale, 0.0), accepted, measured
+        accepted = within(measured["kl"], limit) & finite(tree_add(params, full_step, scale))
+        return scale, accepted, measured

@@ -42,12 +42,12 @@ def fit_values(
     Returns:
       (params, optimizer_state, {"value/loss", "value/skipped"}).
     """
-    def loss_fn(params, observation, target):
-        return 0.5 * jnp.mean((value_fn(params, observation) - target) ** 2), ()
+    def loss_fn(params, observation, target, weight):
+        return 0.5 * jnp.mean(weight * (value_fn(params, observation) - target) ** 2), ()
 
     params, optimizer_state, losses, skipped, _ = descend(
         loss_fn, make_value_optimizer(algorithm), params, optimizer_state,
-        (batch.value_observation, batch.value_target), batch.environment_keys,
+        (batch.value_observation, batch.value_target, batch.weights()), batch.environment_keys,
         algorithm.value_epochs, algorithm.value_minibatches, axis_name,
     )
     return params, optimizer_state, {"value/loss": jnp.mean(losses[-1]), "value/skipped": skipped}

@@ -89,19 +89,43 @@ def variations(environment: Environment, keys: jax.Array) -> Any:
     return jax.tree.map(strong, environment.vary(keys))
 
 
+def start_group(num_envs: int) -> int:
+    """How many environments hand start states to each other: always the same ones of a run's N,
+    on however many devices they are."""
+    return math.gcd(num_envs, START_GROUP)
+
+
 def start_states(environment: Environment, keys: jax.Array, variation: Any = ()) -> Any:
-    """Start states, one per key: [N] keys -> [N, ...], each under its environment's variation.
+    """Start states, one per key: [N] keys -> [N, ...], each under its environment's variation."""
+    return jax.tree.map(strong, jax.vmap(environment.reset)(keys, *_own(environment, variation)))
 
-    A start whose observation is not finite is replaced by the first that is.
+
+def whole_starts(environment: Environment, states: Any, group: int | None = None) -> Any:
+    """Start states with those mended whose observation is not finite.
+
+    Each is replaced by the first finite one of its group. Where there is none its observation is
+    made zero: the step from there is not whole, and counts for nothing, but what the networks are
+    given stays finite.
+
+    Args:
+      states: [N, ...] each leaf.
+      group: how many stand together; divides N; by default all.
     """
-    states = jax.tree.map(strong, jax.vmap(environment.reset)(keys, *_own(environment, variation)))
-    finite = _finite(environment.used(states.obs))
+    leaves, structure = jax.tree.flatten(states)
+    finite = _finite(environment.used(states.obs)).reshape(-1, group or len(states.reward))
+    index = jnp.arange(finite.size).reshape(finite.shape)
+    first = index[:, :1] + jnp.argmax(finite, axis=1, keepdims=True)
+    source = jnp.where(finite, index, first).reshape(-1)
+    number = structure.unflatten(range(len(leaves)))
+    observed = set(jax.tree.leaves(environment.used(number.obs)))
+    return structure.unflatten([
+        _finite_rows(x[source]) if i in observed else x[source] for i, x in enumerate(leaves)
+    ])
 
-    def replace(states: Any) -> Any:
-        source = jnp.where(finite, jnp.arange(finite.shape[0]), jnp.argmax(finite))
-        return jax.tree.map(lambda x: x[source], states)
 
-    return jax.lax.cond(jnp.all(finite), lambda states: states, replace, states)
+def _finite_rows(x: jax.Array) -> jax.Array:
+    """`x`, [N, O], with zeros in the rows that are not finite."""
+    return jnp.where(jnp.all(jnp.isfinite(x), axis=-1, keepdims=True), x, jnp.zeros_like(x))
 
 
 def begin(states: Any, variation: Any = (), head_start: jax.Array | None = None) -> Episodes:
@@ -174,40 +198,54 @@ def _finite(observation: Any) -> jax.Array:
     return functools.reduce(jnp.logical_and, each)
 
 
-def restart(episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
+def restart(
+    episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array, group: int | None = None,
+    first: jax.Array | int = 0, branch: bool = True,
+) -> Episodes:
     """Puts environments that ended into fresh start states, with random keys of their own.
 
     Args:
-      starts: start states, [N, ...].
+      starts: start states, [M, ...]; the N environments' own stand from `first` on.
       end: which episodes ended, bool [N].
-      t: step within the rollout, []; start states move on by one environment each step, unless
-        they belong to environments that are not alike.
+      t: step within the rollout, []; start states move on by one environment of the group each
+        step, unless they belong to environments that are not alike.
+      group: how many environments share start states; by default as many as `start_group(N)`.
+      first: where this batch's own start states begin.
+      branch: whether to do nothing at all, by a conditional, where no episode ended.
     """
     alike = not jax.tree.leaves(episodes.variation)
+    index = first + jnp.arange(end.shape[0])
+    if alike:
+        group = group or start_group(end.shape[0])
+        index = index - index % group + (index + t) % group
 
     def select(episodes: Episodes) -> Episodes:
-        fresh = jax.tree.map(lambda x: _rotate(x, t), starts) if alike else starts
+        fresh = jax.tree.map(lambda x: x[index], starts)
         # One start serves several times in a rollout; what is drawn from it is new each time.
         fresh = begin(jax.tree_util.tree_map_with_path(
             lambda path, x: _fold_in(x, t) if _holds_keys(path, x) else x, fresh
         ))
         return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
 
-    # Most steps of most tasks end no episode; then nothing is copied.
     bare = dataclasses.replace(episodes, variation=())
-    bare = jax.lax.cond(jnp.any(end), select, lambda episodes: episodes, bare)
+    # On a CPU with few environments most steps end no episode, and then nothing is copied. An
+    # accelerator would wait for the host to read the condition, which takes longer than the copy.
+    bare = jax.lax.cond(jnp.any(end), select, lambda bare: bare, bare) if branch else select(bare)
     return dataclasses.replace(bare, variation=episodes.variation)
 
 
 def _holds_keys(path: tuple, x: jax.Array) -> bool:
     """Whether a leaf of states holds random keys, [N, ...]: typed ones, or raw ones by their name.
 
-    Raw keys are two whole numbers each; Brax and Playground call them `rng`.
+    Raw keys are whole numbers, two or four each by their kind; Brax and Playground call them `rng`.
     """
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return True
     name = jax.tree_util.keystr(path[-1:], simple=True)
-    return name in ("rng", "key") and x.dtype == jnp.uint32 and x.ndim == 2 and x.shape[1] == 2
+    if name not in ("rng", "key") or x.dtype != jnp.uint32 or x.ndim != 2:
+        return False
+    (width,) = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    return x.shape[1] == width
 
 
 def _fold_in(keys: jax.Array, t: jax.Array) -> jax.Array:
@@ -215,13 +253,6 @@ def _fold_in(keys: jax.Array, t: jax.Array) -> jax.Array:
     for _ in range(keys.ndim - (keys.dtype == jnp.uint32)):
         fold = jax.vmap(fold, (0, None))
     return fold(keys, t)
-
-
-def _rotate(x: jax.Array, t: jax.Array) -> jax.Array:
-    group = math.gcd(x.shape[0], START_GROUP)
-    index = (jnp.arange(group) + t) % group
-    grouped = x.reshape(x.shape[0] // group, group, *x.shape[1:])
-    return jnp.take(grouped, index, axis=1).reshape(x.shape)
 
 
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

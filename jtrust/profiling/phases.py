@@ -18,10 +18,15 @@ from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, per_shar
 from jtrust.training.rollout import in_blocks
 
 BY_TIME = PartitionSpec(None, AXIS)
-_BATCH_SPEC = Batch(**{
-    field.name: {"environment_keys": SHARDED, "trust": REPLICATED}.get(field.name, BY_TIME)
-    for field in dataclasses.fields(Batch)
-})
+
+
+def _batch_spec(trainer: Trainer) -> Batch:
+    """How a batch of `trainer` is spread over its devices."""
+    apart = {
+        "environment_keys": SHARDED, "trust": REPLICATED,
+        "on_cpu": trainer.mesh.devices.flat[0].platform == "cpu",
+    }
+    return Batch(**{f.name: apart.get(f.name, BY_TIME) for f in dataclasses.fields(Batch)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +81,13 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     )
     estimate = shard(trainer.estimate, (STATE_SPEC, BY_TIME), BY_TIME, after, trajectory)
     normalization = shard(
-        normalize, (STATE_SPEC, BY_TIME, BY_TIME, BY_TIME), (STATE_SPEC, _BATCH_SPEC),
+        normalize, (STATE_SPEC, BY_TIME, BY_TIME, BY_TIME), (STATE_SPEC, _batch_spec(trainer)),
         after, trajectory, *estimate()[1:],
     )
     ready, batch = normalization()
 
     def update(function: Callable) -> Callable[[], Any]:
-        return shard(function, (STATE_SPEC, _BATCH_SPEC), REPLICATED, ready, batch)
+        return shard(function, (STATE_SPEC, _batch_spec(trainer)), REPLICATED, ready, batch)
 
     return [
         Part(WHOLE, lambda: trainer.iterate(state)),
@@ -128,10 +133,7 @@ def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
         return algorithm.update(state.policy_optimizer, state.policy, apply, batch, AXIS)
 
     def gradient(state, batch):
-        with jax.default_matmul_precision("float32"):
-            return Surrogate(
-                state.policy, apply, batch, algorithm.entropy_cost, AXIS
-            ).gradient()
+        return Surrogate(state.policy, apply, batch, algorithm.entropy_cost, AXIS).gradient()
 
     if algorithm.name in ("trpo", "npg"):
         return [

@@ -54,7 +54,7 @@ def _load(
     sample, policy_key = config.observation_sample()
     config.check_own_network("policy_network", policy_network)
     own = own_policy(policy_network, math.prod(select(sample, policy_key).shape), action)
-    network = own or make_policy_network(config.make_network(), action)
+    network = make_policy_network(config.make_network(), action, own)
     like = jax.eval_shape(
         lambda key, x: {
             "policy": network.init(key, x), "observation_moments": Moments.zero(sample)

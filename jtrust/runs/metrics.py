@@ -20,13 +20,16 @@ class MetricsWriter(Protocol):
 
 
 def to_row(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """Device scalars as JSON's numbers; what is not finite becomes None."""
+    """Device scalars as JSON's numbers; what is not finite, or does not exist yet, becomes None."""
 
     def plain(value):
         value = value.item() if hasattr(value, "item") else value
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return {k: plain(v) for k, v in metrics.items()}
+    row = {k: plain(v) for k, v in metrics.items()}
+    if row.get("episode/length") == 0:  # until one has ended
+        row["episode/return"] = row["episode/length"] = None
+    return row
 
 
 class JsonLines:

@@ -26,6 +26,7 @@ from jtrust.runs.directory import RunDirectory, default_name
 from jtrust.runs.metrics import JsonLines, MetricsWriter, TensorBoard, WeightsAndBiases, to_row
 from jtrust.runs.progress import Progress, Silent
 from jtrust.runs.signals import StopRequest
+from jtrust.runs.upgrades import upgraded
 from jtrust.startup import collector_paused
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.mesh import STATE_SPEC
@@ -238,7 +239,7 @@ def restore(
     reader = CheckpointReader(run_dir)
     step, arrays = reader.newest_whole(step)
     like = jax.eval_shape(trainer.init, jax.random.key(0))
-    host_state = from_arrays(arrays, like, str(reader.directory / str(step)))
+    host_state = from_arrays(upgraded(arrays), like, str(reader.directory / str(step)))
     shardings = jax.tree.map(
         lambda spec: NamedSharding(trainer.mesh, spec), STATE_SPEC,
         is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),

@@ -16,18 +16,27 @@ from jax.sharding import Mesh
 from jtrust import checks
 from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
-from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.algorithms.minibatches import largest_divisor, minibatches_for
 from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.base import select
-from jtrust.environments.batch import Episodes, begin, not_begun, start_states, variations
+from jtrust.environments.batch import (
+    Episodes,
+    begin,
+    not_begun,
+    start_group,
+    start_states,
+    variations,
+    whole_starts,
+)
 from jtrust.environments.compact import compact
 from jtrust.networks import (
     INPUT_LAYER,
     OUTPUT_LAYER,
+    Network,
     NetworkConfig,
-    ValueNetwork,
     get_layer,
     make_policy_network,
+    make_value_network,
     with_layer,
 )
 from jtrust.normalization import Moments, fold_input, fold_output, target_scale
@@ -36,27 +45,35 @@ from jtrust.training.mesh import (
     AXIS,
     REPLICATED,
     STATE_SPEC,
+    all_shards,
     environment_index,
     make_mesh,
     per_shard,
 )
 from jtrust.training.rollout import (
     EpisodeTotals,
+    Restarts,
     Trajectory,
     cache_block,
     in_blocks,
     random_rollout,
     rollout,
 )
+from jtrust.training.signal import RewardsSeen
 from jtrust.training.state import TrainState
+from jtrust.training.statistics import (
+    explained_variance,
+    standardize,
+    step_weights,
+    summarize_episodes,
+    trust,
+)
 from jtrust.trust_region import mean_over
 
 # What a random key is for.
 ACTIONS, STARTS, MINIBATCHES = PURPOSES = range(3)
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
-# No update is held to less than this share of `max_kl`: below it a KL is float32's rounding.
-_LEAST_TRUST = 1e-3
 # Iterations dispatched before an earlier one is waited for, on several CPU devices.
 _MOST_UNDER_WAY = 8
 
@@ -94,13 +111,19 @@ class Trainer:
     def _on_cpu(self) -> bool:
         return self.mesh.devices.flat[0].platform == "cpu"
 
-    @functools.cached_property
-    def policy_network(self):
-        return self.own_policy or make_policy_network(self.network, self.environment.action)
+    @property
+    def _envs_per_device(self) -> int:
+        return self.num_envs // self.mesh.size
 
     @functools.cached_property
-    def value_network(self):
-        return self.own_value or ValueNetwork(self.network)
+    def policy_network(self) -> Network:
+        return make_policy_network(
+            self.network, self.environment.action, self.own_policy, self._on_cpu
+        )
+
+    @functools.cached_property
+    def value_network(self) -> Network:
+        return make_value_network(self.network, self.own_value, self._on_cpu)
 
     def policy(self, params: Any, moments: Moments, observation: Any) -> Any:
         """The distribution over actions at raw observations [..., O], or a dictionary of them."""
@@ -162,7 +185,7 @@ class Trainer:
 
     def _init_shard(self, key: jax.Array) -> TrainState:
         run_key, policy_key, value_key, variation_key = jax.random.split(key, 4)
-        index = environment_index(self.num_envs // self.mesh.size)
+        index = environment_index(self._envs_per_device)
         environment = self.environment
         variation = variations(
             environment, jax.vmap(jax.random.fold_in, (None, 0))(variation_key, index)
@@ -183,7 +206,8 @@ class Trainer:
             observation_moments=Moments.zero(sample),
             target_moments=Moments.zero(jnp.float32(0.0)),
             episodes=episodes,
-            last_episodes={"return": jnp.float32(jnp.nan), "length": jnp.float32(jnp.nan)},
+            last_episodes={"return": jnp.float32(0.0), "length": jnp.float32(0.0)},
+            rewards_seen=RewardsSeen.none(),
             key=run_key,
             iteration=jnp.int32(0),
         )
@@ -192,7 +216,7 @@ class Trainer:
         keys = self.environment_keys(state)
         state, trajectory, totals = self.gather(state, keys)
         values, advantages, targets = self.estimate(state, trajectory)
-        state, batch, drift_kl = self.normalize(state, trajectory, advantages, targets, keys)
+        state, batch, observed = self.normalize(state, trajectory, advantages, targets, keys)
         state, update_metrics = self.update(state, batch)
 
         episode_metrics, last_episodes = summarize_episodes(totals, state.last_episodes)
@@ -200,9 +224,8 @@ class Trainer:
             state, last_episodes=last_episodes, iteration=state.iteration + 1
         )
         metrics = {
-            **episode_metrics, **update_metrics,
-            "value/explained_variance": explained_variance(values, targets),
-            "observation/drift_kl": drift_kl,
+            **episode_metrics, **update_metrics, **observed,
+            "value/explained_variance": explained_variance(values, targets, batch.weight),
         }
         return state, metrics
 
@@ -211,7 +234,7 @@ class Trainer:
     def environment_keys(self, state: TrainState) -> jax.Array:
         """Random keys for each of this shard's environments, for this iteration, [N, purposes]."""
         key = jax.random.fold_in(state.key, state.iteration)
-        index = environment_index(self.num_envs // self.mesh.size)
+        index = environment_index(self._envs_per_device)
         # All at once: each call of the generator is a loop of its own to compile.
         number = index[:, None] * len(PURPOSES) + jnp.asarray(PURPOSES)
         return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, number)
@@ -226,6 +249,7 @@ class Trainer:
             rollout, self.environment,
             functools.partial(self.policy, state.policy, state.observation_moments),
             functools.partial(self.values, state), unroll_length=self.unroll_length,
+            restarts=self._restarts(starts),
         )
         with jax.named_scope("rollout"):
             episodes, trajectory, totals = in_blocks(
@@ -235,18 +259,35 @@ class Trainer:
 
     def block_size(self, states: Any) -> int:
         """How many of a shard's environments are rolled out together, given their states."""
-        count = self.num_envs // self.mesh.size
+        count = self._envs_per_device
         if not self._on_cpu:
             return count
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) // count
-        return cache_block(count, size)
+        leaves = jax.tree.leaves(states)
+        size = sum(x.size * x.dtype.itemsize for x in leaves) // leaves[0].shape[0]
+        return cache_block(count, size, start_group(self.num_envs))
 
     def fresh_starts(self, state: TrainState, keys: jax.Array) -> Any:
-        """Start states for the episodes that begin in this iteration, [N, ...] each leaf."""
+        """Start states for the episodes that begin in this iteration, [M, ...] each leaf.
+
+        Those of this shard's environments; or of all, where the groups that share start states
+        reach over shards, which happens with a number of environments per device that eight, or
+        a smaller divisor of eight and all of them, does not divide.
+        """
+        group = start_group(self.num_envs)
         with jax.named_scope("fresh_starts"):
-            return start_states(
-                self.environment, keys[:, STARTS], state.episodes.variation
-            )
+            starts = start_states(self.environment, keys[:, STARTS], state.episodes.variation)
+            if self._envs_per_device % group:
+                starts = all_shards(starts)
+            return whole_starts(self.environment, starts, group)
+
+    def _first_start(self, starts: Any) -> jax.Array | int:
+        """Where this shard's environments begin among the start states, []."""
+        count = self._envs_per_device
+        everywhere = jax.tree.leaves(starts)[0].shape[0] != count
+        return environment_index(count)[0] if everywhere else 0
+
+    def _restarts(self, starts: Any) -> Restarts:
+        return Restarts(start_group(self.num_envs), self._first_start(starts), self._on_cpu)
 
     def begun(self, state: TrainState, starts: Any) -> Episodes:
         """The episodes under way; a run's first iteration begins them from `starts`.
@@ -255,12 +296,17 @@ class Trainer:
         hold the same stretch of every episode, and the policy would forget the others. So the
         first ones are cut at times spread evenly over an episode's length.
         """
-        episodes = state.episodes
-        index = environment_index(self.num_envs // self.mesh.size).astype(jnp.float32)
+        episodes, count = state.episodes, self._envs_per_device
+        index = environment_index(count).astype(jnp.float32)
         spread = index * (self.environment.episode_length / self.num_envs)
+        begins = self._first_start(starts)
+
+        def own(x: jax.Array) -> jax.Array:
+            return x if x.shape[0] == count else jax.lax.dynamic_slice_in_dim(x, begins, count)
+
         first = jax.lax.cond(
             state.iteration == 0,
-            lambda: begin(starts, head_start=spread.astype(jnp.int32)),
+            lambda: begin(jax.tree.map(own, starts), head_start=spread.astype(jnp.int32)),
             lambda: dataclasses.replace(episodes, variation=()),
         )
         return dataclasses.replace(first, variation=episodes.variation)
@@ -271,11 +317,12 @@ class Trainer:
         Returns:
           (episodes after the last step, rewards [T, N]).
         """
+        restarts = self._restarts(starts)
 
         def run(episodes, starts, action):
             # Blocks cut along the first axis, so time comes second on the way in.
             return *random_rollout(
-                self.environment, episodes, starts, jnp.moveaxis(action, 1, 0)
+                self.environment, episodes, starts, jnp.moveaxis(action, 1, 0), restarts
             ), None
 
         return in_blocks(
@@ -293,40 +340,60 @@ class Trainer:
     def estimate(
         self, state: TrainState, trajectory: Trajectory
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Values, advantages and value targets in units of reward, [T, N] each."""
+        """Values, advantages and value targets in units of reward, [T, N] each.
+
+        A step at which the simulator broke says nothing of the policy: the sums of the steps
+        before it end with the value of the observation from which it was taken, its own
+        advantage is 0, and it has no weight in the batch.
+        """
         with jax.named_scope("advantages"):
             values = self.values(state, trajectory.observation)
-            final_values = self.values(state, state.episodes.observation)
-            advantages, targets = gae(
+            final_values = self.values(state, self.environment.used(state.episodes.observation))
+            whole = trajectory.whole
+            breaks_next = jnp.concatenate([~whole[1:], jnp.zeros_like(whole[:1])])
+            ends = trajectory.termination | trajectory.truncation
+            advantages, _ = gae(
                 trajectory.reward, values, true_next_values(trajectory, values, final_values),
-                trajectory.termination, trajectory.termination | trajectory.truncation,
-                self.algorithm.discount, self.algorithm.gae_lambda,
+                trajectory.termination, ends | breaks_next, self.algorithm.discount,
+                self.algorithm.gae_lambda,
             )
-        return values, advantages, targets
+            advantages = jnp.where(whole, advantages, 0.0)
+        return values, advantages, advantages + values
 
     def normalize(
         self, state: TrainState, trajectory: Trajectory, advantages: jax.Array,
         targets: jax.Array, keys: jax.Array,
-    ) -> tuple[TrainState, Batch, jax.Array]:
+    ) -> tuple[TrainState, Batch, dict[str, jax.Array]]:
         """Takes the rollout into the normalisers, without moving the policy or the values.
 
         Returns:
-          (state, the normalised batch, the KL by which the policy moved all the same, []).
+          (state, the normalised batch, metrics of the normalisers, [] each).
         """
         with jax.named_scope("normalization"):
-            state, drift_kl = self._update_normalizers(state, trajectory.observation, targets)
+            weight, share = step_weights(trajectory.whole)
+            state, observed = self._update_normalizers(
+                state, trajectory.observation, targets, weight, share
+            )
+            seen = state.rewards_seen.update(
+                trajectory.reward, trajectory.termination, trajectory.whole, AXIS
+            )
+            worth = trust(
+                advantages, state.target_moments, self.algorithm.advantage_floor, weight
+            )
             observation = state.observation_moments.normalize(trajectory.observation)
             target_mean, target_std = target_scale(state.target_moments)
             batch = Batch(
                 observation=select(observation, self.environment.policy_key),
                 value_observation=select(observation, self.environment.value_key),
                 action=trajectory.action,
-                advantage=standardize(advantages),
+                advantage=standardize(advantages, weight),
                 value_target=(targets - target_mean) / target_std,
                 environment_keys=keys[:, MINIBATCHES],
-                trust=trust(advantages, state.target_moments, self.algorithm.advantage_floor),
+                trust=jnp.where(seen.tell_apart() & (share > 0), worth, 0.0),
+                weight=weight,
+                on_cpu=self._on_cpu,
             )
-        return state, batch, drift_kl
+        return dataclasses.replace(state, rewards_seen=seen), batch, observed
 
     def update(
         self, state: TrainState, batch: Batch
@@ -354,13 +421,14 @@ class Trainer:
             )
 
     def _update_normalizers(
-        self, state: TrainState, observation: Any, targets: jax.Array
-    ) -> tuple[TrainState, jax.Array]:
-        """Takes a batch into both normalisers; also returns how far the policy moved by it, []."""
+        self, state: TrainState, observation: Any, targets: jax.Array,
+        weight: jax.Array | None = None, share: jax.Array | float = 1.0,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Takes a batch into both normalisers; also metrics: how far the policy moved by it."""
         old, old_targets = state.observation_moments, state.target_moments
-        new = old.update(observation, AXIS, batch_axes=2)
-        memory = float(_TARGET_MEMORY * self.steps_per_iteration)
-        new_targets = old_targets.update(targets, AXIS, batch_axes=2).forget(memory)
+        new = old.update(observation, AXIS, 2, weight, share)
+        taken = old_targets.update(targets, AXIS, 2, weight, share)
+        new_targets = taken.forget(float(_TARGET_MEMORY * self.steps_per_iteration))
 
         # The first batch is the exception: statistics of nothing are no scale to hold on to, and
         # the untrained policy says nearly the same of every observation on either scale.
@@ -382,11 +450,26 @@ class Trainer:
         some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
         before = self.policy(state.policy, old, some)
         after = self.policy(policy, new, some)
-        drift_kl = mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
+        metrics = {
+            "observation/drift_kl": mean_over(jnp.mean(before.kl_divergence(after)), AXIS),
+            "observation/skipped": (new.count == old.count).astype(jnp.float32),
+            "value/targets_skipped": (taken.count == old_targets.count).astype(jnp.float32),
+        }
+        if self.network.precision != "highest":
+            metrics["policy/precision_kl"] = self._precision_kl(policy, new, some, after)
         state = dataclasses.replace(
             state, policy=policy, value=value, observation_moments=new, target_moments=new_targets
         )
-        return state, drift_kl
+        return state, metrics
+
+    def _precision_kl(
+        self, params: Any, moments: Moments, observation: Any, policy: Any
+    ) -> jax.Array:
+        """The KL between the policy as it is computed and as full float32 has it, []."""
+        exact = dataclasses.replace(self.policy_network, precision="highest")
+        key = self.environment.policy_key
+        exact_policy = exact.apply(params, moments.at(key).normalize(select(observation, key)))
+        return mean_over(jnp.mean(policy.kl_divergence(exact_policy)), AXIS)
 
 
 def make_trainer(
@@ -462,6 +545,15 @@ def check_minibatches(
                 + (f" / {devices} devices)" if devices > 1 else ")")
                 + f", such as {largest_divisor(per_device, count)}",
             )
+    by_default = minibatches_for(num_envs * unroll_length)
+    for name in algorithm.default_minibatches():
+        if per_device % by_default:
+            raise checks.BadArgument(
+                "devices", devices,
+                f"cannot share the {by_default} minibatches of {num_envs} environments x "
+                f"{unroll_length} steps evenly; take fewer devices, or give {name}, such as "
+                f"{largest_divisor(per_device, by_default)}",
+            )
 
 
 def true_next_values(
@@ -476,52 +568,6 @@ def true_next_values(
     """
     following = jnp.concatenate([values[1:], final_values[None]])
     return jnp.where(trajectory.truncation, trajectory.truncation_value, following)
-
-
-def standardize(x: jax.Array) -> jax.Array:
-    """`x` with mean 0 and standard deviation 1 over all shards."""
-    return (x - mean_over(jnp.mean(x), AXIS)) * jax.lax.rsqrt(_variance(x) + 1e-12)
-
-
-def trust(advantages: jax.Array, targets: Moments, floor: jax.Array | float) -> jax.Array:
-    """The share of the trust region that advantages are worth, [].
-
-    A step's length goes with the advantages' standard deviation once that is below `floor` times
-    the root mean square of the value targets, and its KL with the square.
-    """
-    spread = _variance(advantages)
-    size = targets.mean**2 + targets.variance
-    share = spread / jnp.maximum(floor**2 * size, 1e-30)
-    return jnp.clip(share, _LEAST_TRUST, 1.0)
-
-
-def _variance(x: jax.Array) -> jax.Array:
-    """Variance over all shards, []."""
-    mean = mean_over(jnp.mean(x), AXIS)
-    return mean_over(jnp.mean((x - mean) ** 2), AXIS)
-
-
-def explained_variance(values: jax.Array, targets: jax.Array) -> jax.Array:
-    """1 - Var(target - value) / Var(target) over all shards; 0 for constant targets."""
-    total = _variance(targets)
-    return jnp.where(total > 0, 1.0 - _variance(targets - values) / total, 0.0)
-
-
-def summarize_episodes(
-    totals: EpisodeTotals, last: dict[str, jax.Array]
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Metrics of the episodes that ended, and what to remember of them."""
-    totals = jax.lax.psum(totals, AXIS)
-    count = jnp.maximum(totals.count, 1)
-    means = {"return": totals.reward / count, "length": totals.length / count}
-    means = {k: jnp.where(totals.count > 0, v, last[k]) for k, v in means.items()}
-    metrics = {
-        "episode/return": means["return"],
-        "episode/length": means["length"],
-        "episode/count": totals.count,
-        "environment/nonfinite": totals.nonfinite,
-    }
-    return metrics, means
 
 
 def _unless(condition: jax.Array, fold: Callable, layer: Any, old: Moments, new: Moments) -> Any:

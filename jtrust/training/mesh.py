@@ -21,7 +21,7 @@ SHARDED = PartitionSpec(AXIS)
 STATE_SPEC = TrainState(
     policy=REPLICATED, value=REPLICATED, policy_optimizer=REPLICATED, value_optimizer=REPLICATED,
     observation_moments=REPLICATED, target_moments=REPLICATED, episodes=SHARDED,
-    last_episodes=REPLICATED, key=REPLICATED, iteration=REPLICATED,
+    last_episodes=REPLICATED, rewards_seen=REPLICATED, key=REPLICATED, iteration=REPLICATED,
 )
 
 
@@ -56,3 +56,15 @@ def per_shard(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> 
 def environment_index(count: int) -> jax.Array:
     """Numbers of this shard's `count` environments among all, [count]."""
     return jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+
+
+def all_shards(tree: Any) -> Any:
+    """What all shards hold, [N / devices, ...] each leaf, on every shard: [N, ...]."""
+
+    def gathered(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = gathered(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        return jax.lax.all_gather(x, AXIS, tiled=True)
+
+    return jax.tree.map(gathered, tree)

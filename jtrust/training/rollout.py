@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ class Trajectory:
       termination: bool [T, N].
       truncation: bool [T, N].
       truncation_value: value of the true last observation where truncated, 0 elsewhere, [T, N].
+      whole: whether the simulator gave finite numbers, bool [T, N]; other steps count for nothing.
     """
 
     observation: Any
@@ -34,6 +34,7 @@ class Trajectory:
     termination: jax.Array
     truncation: jax.Array
     truncation_value: jax.Array
+    whole: jax.Array | bool = True
 
 
 @jax.tree_util.register_dataclass
@@ -54,6 +55,25 @@ class EpisodeTotals:
     nonfinite: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Restarts:
+    """How episodes that end go on; see `batch.restart`.
+
+    Attributes:
+      group: how many environments share start states; None for as many as there are, up to eight.
+      first: where the environments' own start states begin among those given, [].
+      branch: whether to ask at each step if any episode ended: right on a CPU alone.
+    """
+
+    group: int | None = None
+    first: jax.Array | int = 0
+    branch: bool = True
+
+    def apply(self, episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
+        with jax.named_scope("restart"):
+            return batch.restart(episodes, starts, end, t, self.group, self.first, self.branch)
+
+
 def rollout(
     environment: Environment,
     policy_fn: Callable[[Any], Any],
@@ -62,6 +82,7 @@ def rollout(
     starts: Any,
     keys: jax.Array,
     unroll_length: int,
+    restarts: Restarts = Restarts(),
 ) -> tuple[Episodes, Trajectory, EpisodeTotals]:
     """Lets the policy act for `unroll_length` steps in each environment.
 
@@ -76,10 +97,14 @@ def rollout(
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.
       unroll_length: T.
+      restarts: how episodes that end go on.
 
     Returns:
       (episodes after the last step, `Trajectory`, `EpisodeTotals`).
     """
+
+    def last_values(outcome: batch.StepOutcome) -> jax.Array:
+        return jnp.where(outcome.truncation, value_fn(outcome.last_observation), 0.0)
 
     def step(episodes: Episodes, t: jax.Array):
         observation = environment.used(episodes.observation)
@@ -88,14 +113,13 @@ def rollout(
             action = jax.vmap(lambda d, k: d.sample(k))(policy_fn(observation), step_keys)
         with jax.named_scope("physics"):
             moved, outcome = batch.step(environment, episodes, action)
-        truncation_value = jax.lax.cond(
-            jnp.any(outcome.truncation),
-            lambda: jnp.where(outcome.truncation, value_fn(outcome.last_observation), 0.0),
-            lambda: jnp.zeros_like(outcome.reward),
-        )
+        with jax.named_scope("truncation_values"):
+            truncation_value = jax.lax.cond(
+                jnp.any(outcome.truncation), last_values, lambda o: jnp.zeros_like(o.reward),
+                outcome,
+            ) if restarts.branch else last_values(outcome)
         end = outcome.termination | outcome.truncation
-        with jax.named_scope("restart"):
-            episodes = batch.restart(moved, starts, end, t)
+        episodes = restarts.apply(moved, starts, end, t)
         totals = EpisodeTotals(
             count=jnp.sum(outcome.episode_end),
             reward=jnp.sum(outcome.episode_return),
@@ -104,7 +128,7 @@ def rollout(
         )
         trajectory = Trajectory(
             observation, action, outcome.reward, outcome.termination, outcome.truncation,
-            truncation_value,
+            truncation_value, ~outcome.nonfinite,
         )
         return episodes, (trajectory, totals)
 
@@ -116,18 +140,18 @@ def rollout(
 _BLOCK_BYTES = 192 * 1024
 
 
-def cache_block(count: int, state_bytes: int) -> int:
+def cache_block(count: int, state_bytes: int, group: int | None = None) -> int:
     """The largest block of environments whose states stay in a CPU's cache through a rollout.
 
     Args:
-      count: environments of a shard; the block divides it, and holds whole groups of start states
-        where there are any.
+      count: environments of a shard; the block divides it.
       state_bytes: bytes of one environment's state.
+      group: environments that share start states, of which a block holds all or none.
     """
+    group = group or batch.start_group(count)
     fits = [
         n for n in range(1, count + 1)
-        if count % n == 0 and n * state_bytes <= _BLOCK_BYTES
-        and n % math.gcd(count, batch.START_GROUP) == 0
+        if count % n == 0 and n * state_bytes <= _BLOCK_BYTES and n % group == 0
     ]
     # Below 32 a block is too narrow for vector instructions, whatever its states take.
     return max([n for n in fits if n >= 32], default=count)
@@ -163,12 +187,13 @@ def _join_time(x: jax.Array) -> jax.Array:
 
 
 def random_rollout(
-    environment: Environment, episodes: Episodes, starts: Any, action: jax.Array
+    environment: Environment, episodes: Episodes, starts: Any, action: jax.Array,
+    restarts: Restarts = Restarts(),
 ) -> tuple[Episodes, jax.Array]:
     """The environments alone, under given actions: what no trainer can be faster than.
 
     Args:
-      episodes, starts: as for `rollout`.
+      episodes, starts, restarts: as for `rollout`.
       action: [T, N, A], or [T, N] if discrete.
 
     Returns:
@@ -179,6 +204,6 @@ def random_rollout(
         action, t = x
         moved, outcome = batch.step(environment, episodes, action)
         end = outcome.termination | outcome.truncation
-        return batch.restart(moved, starts, end, t), outcome.reward
+        return restarts.apply(moved, starts, end, t), outcome.reward
 
     return jax.lax.scan(step, episodes, (action, jnp.arange(action.shape[0])))

@@ -9,6 +9,7 @@ import jax
 
 from jtrust.environments.batch import Episodes
 from jtrust.normalization import Moments
+from jtrust.training.signal import RewardsSeen
 
 
 @jax.tree_util.register_dataclass
@@ -26,7 +27,8 @@ class TrainState:
       episodes: the environments, sharded over the mesh, [N, ...]; zeros before the first
         iteration, which begins them.
       last_episodes: mean return and length of the episodes that ended in the last iteration in
-        which any did; NaN before.
+        which any did; 0 before.
+      rewards_seen: what the rewards were so far.
       key: the run's random key; never changes, iterations fold their number in.
       iteration: iterations done, int32 [].
     """
@@ -39,5 +41,6 @@ class TrainState:
     target_moments: Moments
     episodes: Episodes
     last_episodes: dict[str, jax.Array]
+    rewards_seen: RewardsSeen
     key: jax.Array
     iteration: jax.Array

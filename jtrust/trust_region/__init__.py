@@ -6,6 +6,7 @@ distance is the mean KL divergence.
 
 from jtrust.trust_region.conjugate_gradient import conjugate_gradient
 from jtrust.trust_region.fisher import (
+    cache_states,
     fisher_operator,
     fisher_vector_product,
     in_state_blocks,
@@ -16,6 +17,7 @@ from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
 __all__ = [
     "LineSearch",
     "backtracking_line_search",
+    "cache_states",
     "conjugate_gradient",
     "fisher_operator",
     "fisher_vector_product",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+
+# In full float32 on every device: the recursion amplifies rounding.
+_dot = functools.partial(jnp.vdot, precision="highest")
 
 
 def conjugate_gradient(
@@ -40,16 +44,16 @@ def conjugate_gradient(
     def step(carry, _):
         x, residual, direction, squared = carry
         product = ravel_pytree(matvec(unravel(direction)))[0]
-        curvature = jnp.vdot(direction, product)
+        curvature = _dot(direction, product)
         active = (curvature > 0) & (squared > 0)
         length = jnp.where(active, squared / jnp.where(active, curvature, 1.0), 0.0)
         x = x + length * direction
         residual = residual - length * product
-        new_squared = jnp.where(active, jnp.vdot(residual, residual), squared)
+        new_squared = jnp.where(active, _dot(residual, residual), squared)
         ratio = jnp.where(active, new_squared / jnp.where(active, squared, 1.0), 0.0)
         direction = jnp.where(active, residual + ratio * direction, direction)
         return (x, residual, direction, new_squared), None
 
-    start = (jnp.zeros_like(flat_b), flat_b, flat_b, jnp.vdot(flat_b, flat_b))
+    start = (jnp.zeros_like(flat_b), flat_b, flat_b, _dot(flat_b, flat_b))
     (x, _, _, squared), _ = jax.lax.scan(step, start, length=iterations)
     return unravel(x), jnp.sqrt(squared)

@@ -23,6 +23,7 @@ def fisher_operator(
     params: Params,
     damping: jax.Array | float = 0.0,
     axis_name: str | None = None,
+    weight: jax.Array | None = None,
 ) -> Callable[[Params], Params]:
     """Returns v -> (F + damping I) v, with F the Fisher matrix averaged over states.
 
@@ -36,6 +37,8 @@ def fisher_operator(
       params: pytree where the Fisher matrix is taken.
       damping: multiple of the identity that is added.
       axis_name: mesh axis whose shards each hold an equal part of the states.
+      weight: of each state, like the distribution's leading axes, with a mean of 1; by default
+        all weigh the same.
 
     Returns:
       A function from a pytree like `params` to another.
@@ -44,11 +47,17 @@ def fisher_operator(
         lambda p: distribution_fn(p).broadcast(), params
     )
     pull_back = jax.linear_transpose(push_forward, params)
-    states = math.prod(distribution.batch_shape)
+    shape = distribution.batch_shape
+    states = math.prod(shape)
+
+    def mean_of(x: jax.Array) -> jax.Array:
+        if weight is not None:
+            x = x * weight.reshape(shape + (1,) * (x.ndim - len(shape)))
+        return x / states
 
     def product(vector: Params) -> Params:
         cotangent = distribution.fisher(push_forward(vector))
-        (pulled,) = pull_back(jax.tree.map(lambda x: x / states, cotangent))
+        (pulled,) = pull_back(jax.tree.map(mean_of, cotangent))
         pulled = mean_over(pulled, axis_name)
         return jax.tree.map(lambda f, v: f + damping * v, pulled, vector)
 
@@ -59,23 +68,31 @@ def fisher_operator(
 _BLOCK, _LEAST_BLOCK = 4096, 1024
 
 
-def in_state_blocks(
-    distribution_fn: Callable[[Params, jax.Array], Distribution],
-) -> Callable[[Params, jax.Array], Distribution]:
-    """(params, observations [B, O]) -> distribution [B], one block of states after another.
+def cache_states(count: int) -> int | None:
+    """How many of `count` states a CPU should take at a time; None for all of them.
 
     A CPU's cache holds the hidden layers of a few thousand states and not those of all, which a
-    product would fetch from memory for every layer. An accelerator takes all states at once.
+    product would fetch from memory for every layer.
     """
+    size = max((n for n in range(1, min(_BLOCK, count) + 1) if count % n == 0), default=count)
+    return size if _LEAST_BLOCK <= size < count else None
+
+
+def in_state_blocks(
+    distribution_fn: Callable[[Params, jax.Array], Distribution], block: int | None,
+) -> Callable[[Params, jax.Array], Distribution]:
+    """(params, observations [B, O]) -> distribution [B], `block` states after another.
+
+    An accelerator takes all states at once: `block` None.
+    """
+    if block is None:
+        return distribution_fn
 
     def apply(params: Params, observation: jax.Array) -> Distribution:
         count = observation.shape[0]
-        size = max((n for n in range(1, min(_BLOCK, count) + 1) if count % n == 0), default=count)
-        if jax.default_backend() != "cpu" or not _LEAST_BLOCK <= size < count:
-            return distribution_fn(params, observation)
         blocks = jax.lax.map(
             lambda o: distribution_fn(params, o).broadcast(),
-            observation.reshape(count // size, size, *observation.shape[1:]),
+            observation.reshape(count // block, block, *observation.shape[1:]),
         )
         return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), blocks)
 

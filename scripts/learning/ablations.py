@@ -19,8 +19,8 @@ from jtrust.trust_region import mean_over
 class Unfolded(Trainer):
     """New statistics of observations move the policy and the values, as they do elsewhere."""
 
-    def _update_normalizers(self, state, observation, targets):
-        new, _ = super()._update_normalizers(state, observation, targets)
+    def _update_normalizers(self, state, observation, targets, *weights):
+        new, observed = super()._update_normalizers(state, observation, targets, *weights)
         new = dataclasses.replace(
             new,
             policy=with_layer(new.policy, INPUT_LAYER, get_layer(state.policy, INPUT_LAYER)),
@@ -29,7 +29,8 @@ class Unfolded(Trainer):
         some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
         before = self.policy(state.policy, state.observation_moments, some)
         after = self.policy(new.policy, new.observation_moments, some)
-        return new, mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
+        drift_kl = mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
+        return new, {**observed, "observation/drift_kl": drift_kl}
 
 
 class SameStarts(Trainer):
@@ -59,11 +60,11 @@ class UnscaledValues(Trainer):
         return super().values(dataclasses.replace(state, target_moments=unit), observation)
 
     def normalize(self, state, trajectory, advantages, targets, keys):
-        new, batch, drift_kl = super().normalize(state, trajectory, advantages, targets, keys)
+        new, batch, observed = super().normalize(state, trajectory, advantages, targets, keys)
         value = with_layer(new.value, OUTPUT_LAYER, get_layer(state.value, OUTPUT_LAYER))
         return (
             dataclasses.replace(new, value=value),
-            dataclasses.replace(batch, value_target=targets), drift_kl,
+            dataclasses.replace(batch, value_target=targets), observed,
         )
 
 
@@ -71,8 +72,8 @@ class UnscaledAdvantages(Trainer):
     """Advantages as they were estimated, with whatever mean and deviation they have."""
 
     def normalize(self, state, trajectory, advantages, targets, keys):
-        state, batch, drift_kl = super().normalize(state, trajectory, advantages, targets, keys)
-        return state, dataclasses.replace(batch, advantage=advantages), drift_kl
+        state, batch, observed = super().normalize(state, trajectory, advantages, targets, keys)
+        return state, dataclasses.replace(batch, advantage=advantages), observed
 
 
 ABLATIONS = {

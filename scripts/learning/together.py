@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jtrust
+from jtrust.runs.metrics import to_row
 from jtrust.training import evaluate_policy
 from scripts.learning import worker
 from scripts.learning.suite import Task, parse_arm, shortened
@@ -87,8 +88,7 @@ def run(
 
 def _of_seed(row: dict[str, Any], i: int) -> dict[str, Any]:
     """One seed's metrics, without what is not there yet, as in metrics.jsonl."""
-    one = {k: float(v[i]) if np.ndim(v) else v for k, v in row.items()}
-    return {k: None if np.isnan(v) else v for k, v in one.items()}
+    return to_row({k: float(v[i]) if np.ndim(v) else v for k, v in row.items()})
 
 
 def main() -> None:
