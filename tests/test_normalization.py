@@ -249,3 +249,18 @@ def test_fold_output_from_constant_targets_to_moving_ones():
         mean, std = (float(s) for s in target_scale(moments))
         outputs.append(mean + std * apply(used, x))
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int8, jnp.uint8, jnp.bool_])
+def test_statistics_are_float32_whatever_comes(dtype):
+    """Squares of float16 overflow beyond 256, those of int8 at once."""
+    high = {jnp.float16: 3000, jnp.bfloat16: 3000, jnp.int8: 120, jnp.uint8: 250, jnp.bool_: 2}
+    x = jnp.asarray(np.random.default_rng(0).integers(0, high[dtype], (500, 3)), dtype)
+    moments = gather([x[:200], x[200:]])
+    wide = np.asarray(x, np.float64)
+    assert moments.count == 500 and moments.variance.dtype == jnp.float32
+    np.testing.assert_allclose(moments.mean, wide.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moments.variance, wide.var(0), rtol=1e-3)
+    normalized = moments.normalize(x)
+    assert normalized.dtype == jnp.float32
+    np.testing.assert_allclose(normalized.mean(0), np.zeros(3), atol=1e-3)

@@ -62,6 +62,8 @@ class Batch:
       trust: share of `max_kl` that this batch may use, []; see `Algorithm.advantage_floor`. 0
         where rewards have said nothing yet: no update is made.
       weight: of each step, [T, N], with a mean of 1 over all shards: 0 where the simulator broke.
+      broken: where it did, 0 or 1, [T, N]; these count in the surrogate objective alone, with the
+        advantage that stands there.
       on_cpu: whether CPUs compute the update, which then takes states in blocks where many of
         them would not fit the cache.
     """
@@ -74,11 +76,16 @@ class Batch:
     environment_keys: jax.Array
     trust: jax.Array | float = 1.0
     weight: jax.Array | float = 1.0
+    broken: jax.Array | float = 0.0
     on_cpu: bool = static(False)
 
     def weights(self) -> jax.Array:
         """`weight` as [T, N]."""
         return jnp.broadcast_to(jnp.asarray(self.weight, jnp.float32), self.advantage.shape)
+
+    def surrogate_weights(self) -> jax.Array:
+        """Weights of the steps in the surrogate objective, [T, N]."""
+        return self.weights() + self.broken
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +178,7 @@ class Surrogate:
         self.entropy_cost = entropy_cost / dimensions  # of all dimensions together
         self._batch = batch
         self.weight = flatten_time(batch.weights())
+        self.advantage_weight = flatten_time(batch.surrogate_weights())
         self.observation = flatten_time(batch.observation)
         self.action = flatten_time(batch.action)
         self.advantage = flatten_time(batch.advantage)
@@ -190,7 +198,7 @@ class Surrogate:
             "kl": self._mean(self.old.kl_divergence(new)),
             # The gain and not L itself: L at the old policy is the mean advantage, and what is
             # left of a difference of two such sums is rounding.
-            "gain": self._mean((ratio - 1.0) * self.advantage),
+            "gain": jnp.mean(self.advantage_weight * (ratio - 1.0) * self.advantage),
             "entropy": self._mean(new.entropy()),
         }
         means = mean_over(local, self._axis)
@@ -204,7 +212,7 @@ class Surrogate:
             new = self._distribution_fn(params, self.observation)
             ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
             bonus = self.entropy_cost * self._mean(new.entropy())
-            return self._mean(ratio * self.advantage) + bonus
+            return jnp.mean(self.advantage_weight * ratio * self.advantage) + bonus
 
         return mean_over(jax.grad(objective)(self.old_params), self._axis)
 

@@ -126,17 +126,18 @@ class _ProximalPolicy(Algorithm):
         shape = batch.advantage.shape
         data = (
             batch.observation, batch.action, batch.advantage, batch.weights(),
+            batch.surrogate_weights(),
             *jax.tree.map(
                 lambda x: x.reshape(*shape, *x.shape[1:]), (surrogate.old, surrogate.old_log_prob)
             ),
         )
 
-        def loss_fn(params, observation, action, advantage, weight, old, old_log_prob):
+        def loss_fn(params, observation, action, advantage, weight, gain_weight, old, old_log_prob):
             new = distribution_fn(params, observation)
             ratio = jnp.exp(new.log_prob(action) - old_log_prob)
-            loss = self.loss(new, old, ratio, advantage, state.kl_coefficient)
-            loss -= surrogate.entropy_cost * new.entropy()
-            return jnp.mean(weight * loss), jnp.mean(weight * self.outside_clip(ratio))
+            loss = gain_weight * self.loss(new, old, ratio, advantage, state.kl_coefficient)
+            loss -= weight * surrogate.entropy_cost * new.entropy()
+            return jnp.mean(loss), jnp.mean(weight * self.outside_clip(ratio))
 
         with jax.named_scope("policy_gradient"):
             new_params, optimizer_state, _, skipped, outside = descend(

@@ -74,6 +74,12 @@ from jtrust.trust_region import mean_over
 ACTIONS, STARTS, MINIBATCHES = PURPOSES = range(3)
 # Value targets are scaled by about this many batches' statistics: returns grow while learning.
 _TARGET_MEMORY = 10
+# What a step is worth at which the simulator broke, in standard deviations of the advantage. With
+# no weight at all breaking it still pays: the surrogate cannot see what became of the probability
+# that leaves the whole steps, so it moves away from every state whose value is estimated too high
+# and into the break, from where nothing is learned. Deviations below the average it never pays;
+# where breaks have nothing to do with actions the term is zero on average.
+BROKEN_ADVANTAGE = -2.0
 # Iterations dispatched before an earlier one is waited for, on several CPU devices.
 _MOST_UNDER_WAY = 8
 
@@ -386,11 +392,14 @@ class Trainer:
                 observation=select(observation, self.environment.policy_key),
                 value_observation=select(observation, self.environment.value_key),
                 action=trajectory.action,
-                advantage=standardize(advantages, weight),
+                advantage=jnp.where(
+                    trajectory.whole, standardize(advantages, weight), BROKEN_ADVANTAGE
+                ),
                 value_target=(targets - target_mean) / target_std,
                 environment_keys=keys[:, MINIBATCHES],
                 trust=jnp.where(seen.tell_apart() & (share > 0), worth, 0.0),
                 weight=weight,
+                broken=(~trajectory.whole).astype(jnp.float32),
                 on_cpu=self._on_cpu,
             )
         return dataclasses.replace(state, rewards_seen=seen), batch, observed

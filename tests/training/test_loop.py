@@ -163,7 +163,8 @@ def test_the_policy_does_what_it_did_after_its_normaliser_has_moved(point):
 
     from jtrust.training.mesh import REPLICATED, per_shard
 
-    new, drift = per_shard(update, trainer.mesh, REPLICATED, REPLICATED)(state)
+    new, metrics = per_shard(update, trainer.mesh, REPLICATED, REPLICATED)(state)
+    drift = metrics["observation/drift_kl"]
     x = jax.random.normal(jax.random.key(3), (100, 2))
     before = trainer.policy(state.policy, state.observation_moments, x)
     after = trainer.policy(new.policy, new.observation_moments, x)
