@@ -18,6 +18,7 @@ def test_training_makes_no_nan_of_its_own(point, tmp_path, algorithm):
         )
         jtrust.resume(tmp_path / "run", 128, env=point, devices=1)
         jtrust.evaluate(tmp_path / "run", env=point, episodes=4)
-    rows = [json.loads(line) for line in open(tmp_path / "run/metrics.jsonl")]
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["episode/return"] is None and rows[0]["episode/length"] is None

@@ -11,6 +11,7 @@ import jtrust
 from jtrust.environments import describe
 from tests.conftest import Point
 
+
 class Constant(Point):
     """The same reward at every step; episodes end by their time limit alone, or fail."""
 
