@@ -13,6 +13,7 @@ from jtrust.environments import batch, describe
 from tests.conftest import Point
 
 COUNTS = [1, 2, 3, 4, 6, 8]
+SMALL = jtrust.NetworkConfig(policy_layers=(16,), value_layers=(16,))
 
 
 class Brief(Point):
@@ -36,7 +37,7 @@ class NoGoodStart(Brief):
 def iterated(kind, algorithm, num_envs, devices, iterations=2):
     trainer = jtrust.make_trainer(
         describe(kind(), "brief", episode_length=7), algorithm, num_envs=num_envs,
-        unroll_length=16, devices=devices,
+        unroll_length=16, devices=devices, network=SMALL,
     )
     state = trainer.init(jax.random.key(0))
     for _ in range(iterations):
@@ -50,7 +51,7 @@ def assert_alike(first, second):
     np.testing.assert_allclose(
         one.episodes.state.position, other.episodes.state.position, atol=1e-3
     )
-    assert metrics["episode/count"] == others["episode/count"] > 20
+    assert metrics["episode/count"] == others["episode/count"] > 10
     assert metrics["environment/nonfinite"] == others["environment/nonfinite"]
     close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4)
     jax.tree.map(close, one.policy, other.policy)
@@ -58,8 +59,9 @@ def assert_alike(first, second):
     close(metrics["policy/kl"], others["policy/kl"])
 
 
-@pytest.mark.parametrize("devices", COUNTS[1:])
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO, jtrust.PPO])
+@pytest.mark.parametrize(("algorithm", "devices"), [
+    *((jtrust.TRPO, count) for count in COUNTS[1:]), (jtrust.PPO, 3), (jtrust.PPO, 8),
+])
 def test_24_environments_go_the_same_way_on_any_number_of_devices(algorithm, devices):
     """Three to twenty-four on each: groups of eight start states reach over devices."""
     algorithm = algorithm()
@@ -68,7 +70,7 @@ def test_24_environments_go_the_same_way_on_any_number_of_devices(algorithm, dev
     )
 
 
-@pytest.mark.parametrize(("num_envs", "devices"), [(8, 2), (8, 8), (12, 4), (64, 4)])
+@pytest.mark.parametrize(("num_envs", "devices"), [(8, 2), (12, 4)])
 def test_other_numbers_of_environments_do_too(num_envs, devices):
     algorithm = jtrust.TRPO(value_minibatches=4)
     assert_alike(
