@@ -190,6 +190,10 @@ class Surrogate:
     def _mean(self, x: jax.Array) -> jax.Array:
         return jnp.mean(self.weight * x)
 
+    def finite(self) -> jax.Array:
+        """Whether the advantages of all shards are, bool []."""
+        return jnp.isfinite(mean_over(self._mean(self.advantage), self._axis))
+
     def at(self, params: Params) -> dict[str, jax.Array]:
         """{"kl", "gain", "entropy"} of `params`, [] each; gain is L(θ) - L(θ_old)."""
         new = self._distribution_fn(params, self.observation)

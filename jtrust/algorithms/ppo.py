@@ -145,7 +145,8 @@ class _ProximalPolicy(Algorithm):
                 batch.environment_keys, self.epochs, self.minibatches, axis_name,
             )
         # Nothing may move where rewards say nothing, and nothing did where no gradient was finite.
-        taught = (skipped < outside.size) & (batch.trust > 0)
+        # Nor can a move be judged by a batch that is not finite itself.
+        taught = (skipped < outside.size) & (batch.trust > 0) & surrogate.finite()
         with jax.named_scope("line_search"):
             move = jax.tree.map(lambda n, p: jnp.where(taught, n - p, 0.0), new_params, params)
             kept = self._keep_inside(surrogate, move, batch.trust)

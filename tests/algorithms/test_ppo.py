@@ -9,6 +9,7 @@ import pytest
 
 import jtrust
 from jtrust.algorithms import Batch
+from tests.conftest import Point
 
 
 def test_judging_leaves_a_band_around_the_target():
@@ -79,3 +80,43 @@ def test_a_rate_ten_times_as_high_moves_the_means_and_not_the_deviation(point):
     assert means[1] > 3 * means[0]
     # 40 steps of Adam at its own rate, all in one direction.
     assert deviations == [pytest.approx(40 * 3e-4, rel=0.1)] * 2
+
+
+def updated(algorithm, advantage):
+    trainer = jtrust.make_trainer(
+        Point(), algorithm, num_envs=32, unroll_length=16, devices=1
+    )
+    start = trainer.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(5), 3)
+    observation = jax.random.normal(keys[0], (16, 32, 2))
+    batch = Batch(
+        observation, observation, jax.random.normal(keys[1], (16, 32, 1)), advantage,
+        observation[..., 0], jax.random.split(keys[2], 32),
+    )
+    return start, *algorithm.update(
+        start.policy_optimizer, start.policy, trainer.policy_network.apply, batch
+    )
+
+
+@pytest.mark.parametrize("algorithm", [jtrust.PPO(), jtrust.PPOPenalty()], ids=lambda a: a.name)
+def test_an_update_whose_gradients_are_not_finite_teaches_nothing(algorithm):
+    """A divergence of 0 would read as a rate too small, or a penalty too large."""
+    start, policy, state, metrics = updated(algorithm, jnp.full((16, 32), jnp.nan))
+    assert metrics["policy/skipped"] == 40  # 5 epochs of 8 minibatches
+    assert metrics["policy/accepted"] == metrics["policy/kl"] == 0
+    for new, old in ((policy, start.policy), (state, start.policy_optimizer)):
+        jax.tree.map(np.testing.assert_array_equal, new, old)
+
+
+@pytest.mark.parametrize("algorithm", [jtrust.PPO(), jtrust.PPOPenalty()], ids=lambda a: a.name)
+def test_an_update_of_which_a_part_is_left_out_is_no_sign_of_too_small_a_rate(algorithm):
+    quiet = 1e-3 * jax.random.normal(jax.random.key(1), (16, 32))
+    few = dataclasses.replace(algorithm, entropy_cost=0.0, learning_rate=1e-6)
+    start, _, whole, metrics = updated(few, quiet)
+    assert 0 < metrics["policy/kl"] < algorithm.target_kl / 1.5  # too short a way, and so faster
+    adapted = ("rate_scale" if algorithm.name == "ppo" else "kl_coefficient")
+    assert getattr(whole, adapted) != getattr(start.policy_optimizer, adapted)
+    # One advantage that is not finite: one minibatch of each pass is left out.
+    start, _, part, metrics = updated(few, quiet.at[3, 4].set(jnp.inf))
+    assert metrics["policy/skipped"] == 5 and metrics["policy/accepted"] == 0
+    assert getattr(part, adapted) == getattr(start.policy_optimizer, adapted)
