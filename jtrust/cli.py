@@ -413,6 +413,9 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"jtrust {__version__}")
             return 0
         checks.one_of("COMMAND", args[0], COMMANDS)
+        from jtrust.runs.platforms import without_absent_accelerators
+
+        without_absent_accelerators()
         return COMMANDS[args[0]](args[1:])
     except checks.BadArgument as error:
         return _fail(error.as_option(), 2)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 from jtrust import checks
 
-LIMIT = 2**24  # as make_trainer's
+# Environments of one device beyond which nobody asks: XLA takes minutes to fold constants of that
+# size.
+MOST_PER_DEVICE = 2**20
+_MOST_IN_ALL = 2**24  # make_trainer's limit
 _MOST = 12  # programs
 
 
@@ -23,8 +26,9 @@ class Measured:
 @dataclasses.dataclass(frozen=True)
 class Largest:
     """Attributes:
-      fits: the largest number that fits; None where not even one per device does.
-      exceeds: the smallest number tried that does not fit; None where all do.
+      fits: the largest number tried that fits; None where not even one per device does.
+      exceeds: the smallest number tried that does not fit; None where all do, up to a million per
+        device.
       programs: how many were compiled to find it, the one at the start included.
     """
 
@@ -50,7 +54,8 @@ def find_largest(
       usable: bytes that a program may have.
     """
     known = {start: first}
-    top = max(int(math.log2(LIMIT / devices)), 0)
+    limit = min(MOST_PER_DEVICE, _MOST_IN_ALL // devices)
+    top = max(int(math.log2(limit)), 0)
     low = max((k for k in range(top + 1) if devices << k <= start), default=0)
     # Exponents: the largest known to fit, and the smallest known not to.
     fits = low if first.fits else -1

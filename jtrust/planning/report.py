@@ -48,7 +48,9 @@ def _largest(found: Plan) -> str:
         said = f"not even {found.smallest_too_large:,} environments fit"
     else:
         said = f"{found.largest_num_envs:,} environments fit"
-        if found.smallest_too_large is not None:
+        if found.smallest_too_large is None:
+            said += ", and no more were tried"
+        else:
             said += f", {found.smallest_too_large:,} do not"
     return f"{said}; {found.programs_compiled} programs compiled"
 
