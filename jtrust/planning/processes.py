@@ -101,7 +101,8 @@ def _tell_what_came(request: Request, told: BinaryIO) -> None:
     from jtrust.planning.work import carry_out, use_cpu_alone
 
     def show(message, category, *rest: Any) -> None:
-        _tell(told, "warning", (str(message), category.__name__))
+        if not issubclass(category, DeprecationWarning):  # of libraries, to their developers
+            _tell(told, "warning", (str(message), category.__name__))
 
     warnings.showwarning = show
     try:

@@ -95,7 +95,8 @@ def find_target(name: Any) -> Target:
 
 def _unknown(name: str, kind: str) -> checks.BadArgument:
     plain = [*gpus(), *_TPU_EXAMPLES, "cpu"]
-    near = difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5) or (
+    general = kind.lower() in ("gpu", "cuda", "nvidia", "tpu")
+    near = [] if general else difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5) or (
         difflib.get_close_matches(kind.lower(), plain, n=3, cutoff=0.5)
     )
     remedy = "did you mean " + " or ".join(near) + "?" if near else (
