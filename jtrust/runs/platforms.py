@@ -1,7 +1,7 @@
 """JAX's plugins for accelerators that this machine does not have.
 
-The extras of `jtrust plan` bring XLA's compilers for GPUs and TPUs, and JAX takes each for a sign of
-a device to train on: without one it shows a traceback of a missing cuDNN, and libtpu complains.
+The extras of `jtrust plan` bring XLA's compilers for GPUs and TPUs, and JAX takes each for a sign
+of a device to train on: without one it shows a traceback of a missing cuDNN, and libtpu complains.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -63,10 +66,13 @@ def _training_epoch(environment: Any, settings: dict[str, Any], count: int) -> t
     brax's `train` runs as it is up to that call, with shapes in place of arrays: where it would map
     a function over devices, the function is kept (the epoch) or evaluated abstractly (the reset).
     """
-    jax.device_put_replicated = lambda tree, devices: jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((count, *np.shape(x)), x.dtype), tree
-    )
     from brax.training.agents.ppo import train as ppo
+
+    def replicated(tree: Any, devices: list) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype),
+            jax.tree.map(jnp.asarray, tree),
+        )
 
     def pmap(function: Any, axis_name: str, **_: Any) -> Any:
         def called(*args: Any) -> Any:
@@ -75,17 +81,20 @@ def _training_epoch(environment: Any, settings: dict[str, Any], count: int) -> t
             return jax.eval_shape(jax.vmap(function), *args)
         return called
 
-    before = jax.pmap, jax.local_device_count, ppo._unpmap, ppo._strip_weak_type
-    jax.pmap, jax.local_device_count = pmap, lambda: count
-    ppo._unpmap = ppo._strip_weak_type = lambda tree: tree
     per_step = settings["batch_size"] * settings["num_minibatches"] * settings["unroll_length"]
-    try:
-        ppo.train(
-            environment=environment, num_timesteps=per_step * settings["action_repeat"],
-            num_evals=2, run_evals=False, seed=0, **settings,
-        )
-    except _Found as found:
-        return found.args
-    finally:
-        jax.pmap, jax.local_device_count, ppo._unpmap, ppo._strip_weak_type = before
+    with contextlib.ExitStack() as stack:
+        for place, name, value in (
+            (jax, "pmap", pmap), (jax, "local_device_count", lambda: count),
+            (jax, "device_put_replicated", replicated),
+            (ppo, "_unpmap", lambda tree: tree), (ppo, "_strip_weak_type", lambda tree: tree),
+        ):
+            # `create`: this JAX has no device_put_replicated any more.
+            stack.enter_context(mock.patch.object(place, name, value, create=True))
+        try:
+            ppo.train(
+                environment=environment, num_timesteps=per_step * settings["action_repeat"],
+                num_evals=2, run_evals=False, seed=0, **settings,
+            )
+        except _Found as found:
+            return found.args
     raise RuntimeError("brax's train ended without its training epoch")
