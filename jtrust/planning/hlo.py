@@ -12,6 +12,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([a-z][
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{")
 _COMMENT = re.compile(r"/\*.*?\*/")  # such as /*index=5*/ in long tuples
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+Scopes = tuple[str, ...]  # the outermost first
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 
 
@@ -123,7 +124,7 @@ class Tally:
 
 
 def tally(
-    program: Program, key: Callable[[Instruction, str], str | None], *, inside_fusions: bool
+    program: Program, key: Callable[[Instruction, Scopes], str | None], *, inside_fusions: bool
 ) -> Tally:
     """Counts instructions, loops multiplied by their trips.
 
@@ -131,42 +132,43 @@ def tally(
 
     Args:
       program: what to count in.
-      key: (instruction, its scope, or that of what surrounds it) -> what it counts as, or None.
+      key: (instruction, its scope behind those of the loops and calls around it) -> what it counts
+        as, or None.
       inside_fusions: look into fusions and asynchronous computations as well.
     """
     loops: dict[str, int] = {}
     endless: set[str] = set()
 
-    def of(name: str, around: str) -> collections.Counter:
+    def of(name: str, around: Scopes) -> collections.Counter:
         counts: collections.Counter = collections.Counter()
         for instruction in program.computations.get(name, []):
-            scope = instruction.scope or around
-            counts.update(of_one(instruction, scope, name == program.entry))
+            counts.update(of_one(instruction, around))
         return counts
 
-    def of_one(instruction: Instruction, scope: str, outermost: bool) -> collections.Counter:
-        opcode = instruction.opcode
-        found = key(instruction, scope)
+    def of_one(instruction: Instruction, around: Scopes) -> collections.Counter:
+        opcode, scope = instruction.opcode, instruction.scope
+        scopes = (*around, scope)
+        found = key(instruction, scopes)
         counts = collections.Counter() if found is None else collections.Counter({found: 1})
         if opcode == "while":
             trips = program.trips(instruction)
-            inside = of(instruction.named("body") or "", scope)
+            inside = of(instruction.named("body") or "", scopes)
             if trips is None:
                 endless.add(scope)
-                inside.update(of(instruction.named("condition") or "", scope))
+                inside.update(of(instruction.named("condition") or "", scopes))
             for what, count in inside.items():
                 counts[what] += (1 if trips is None else trips) * count
-            if outermost:
+            if not around:
                 loops[scope] = loops.get(scope, 0) + sum(counts.values())
         elif opcode == "conditional":
             counts.update(max(
-                (of(branch, scope) for branch in instruction.branches()),
+                (of(branch, scopes) for branch in instruction.branches()),
                 key=lambda branch: sum(branch.values()), default=(),
             ))
         elif opcode == "call":
-            counts.update(of(instruction.named("to_apply") or "", scope))
+            counts.update(of(instruction.named("to_apply") or "", scopes))
         elif inside_fusions and (called := instruction.named("calls")):
-            counts.update(of(called, scope))
+            counts.update(of(called, scopes))
         return counts
 
-    return Tally(of(program.entry, ""), loops, endless)
+    return Tally(of(program.entry, ()), loops, endless)

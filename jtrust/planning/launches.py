@@ -41,10 +41,14 @@ class Launches:
     uncounted_loops: tuple[str, ...]
 
 
-def phase(scope: str) -> str:
-    """The phase that a path of name scopes lies in."""
-    words = set(re.findall(r"\w+", scope))
-    return next((name for name in PHASES if name in words), REST)
+def phase(*scopes: str) -> str:
+    """The phase that paths of name scopes lie in; an inner one, which comes last, decides first."""
+    for scope in reversed(scopes):
+        words = set(re.findall(r"\w+", scope))
+        for name in PHASES:
+            if name in words:
+                return name
+    return REST
 
 
 def count_launches(text: str, unroll_length: int | None = None) -> Launches:
@@ -59,8 +63,8 @@ def count_launches(text: str, unroll_length: int | None = None) -> Launches:
       unroll_length: steps of its rollout, where it has one.
     """
 
-    def key(instruction: hlo.Instruction, scope: str) -> str | None:
-        return None if instruction.opcode in _NO_LAUNCH else phase(scope)
+    def key(instruction: hlo.Instruction, scopes: hlo.Scopes) -> str | None:
+        return None if instruction.opcode in _NO_LAUNCH else phase(*scopes)
 
     found = hlo.tally(hlo.read(text), key, inside_fusions=False)
     in_order = {name: found.counts[name] for name in (*PHASES, REST) if found.counts[name]}

@@ -133,6 +133,12 @@ def test_scopes_tell_the_phase(scope, expected):
     assert phase(scope) == expected
 
 
+def test_what_has_no_phase_of_its_own_has_that_of_what_holds_it():
+    loop = "jit(iterate)/rollout/while"
+    assert phase(loop, "jit(iterate)/copied") == "rollout"
+    assert phase(loop, f"{loop}/body/physics/while", "") == "physics"
+
+
 def compile_for_gpu(function, *shapes):
     (device,) = devices_of(find_target("h100"))
     shapes = [

@@ -41,8 +41,8 @@ def compiled():
             target, env, algorithm, num_envs = program
             options = {"backend": "spring"} if env == PENDULUM else {}
             trainer = jtrust.make_trainer(
-                jtrust.make_env(env, **options), ALGORITHMS[algorithm](), num_envs=num_envs, unroll_length=UNROLL,
-                devices=devices_of(find_target(target)),
+                jtrust.make_env(env, **options), ALGORITHMS[algorithm](), num_envs=num_envs,
+                unroll_length=UNROLL, devices=devices_of(find_target(target)),
             )
             found[program] = trainer, compile_iteration(trainer)
         return found[program]
