@@ -24,5 +24,14 @@ __all__ = [
     "NPG", "PPO", "TRPO", "BadArgument", "Bins", "Box", "Discrete", "Environment",
     "NetworkConfig", "PPOPenalty", "Result", "TrainState", "Trainer", "TrainingFailed",
     "__version__", "advantages", "describe", "distributions", "evaluate", "load_policy",
-    "make_env", "make_trainer", "resume", "train", "trust_region", "wrappers",
+    "make_env", "make_trainer", "plan", "resume", "train", "trust_region", "wrappers",
 ]
+
+
+def __getattr__(name):
+    # What few programs use is imported when it is used.
+    if name == "plan":
+        from jtrust.planning import plan
+
+        return plan
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

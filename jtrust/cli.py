@@ -1,4 +1,4 @@
-"""`jtrust ...`: train, resume, evaluate, profile, envs."""
+"""`jtrust ...`: train, resume, evaluate, profile, plan, envs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -30,6 +30,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust resume RUN_DIR   go on with a run from its newest checkpoint
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
+  jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust envs             what ENV may be
 
 `jtrust COMMAND --help` tells the options of each; `jtrust --version` the version.
@@ -154,6 +155,40 @@ class ProfileOptions:
     """Directory for compiled programs, or none; by default the user's cache directory."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlanOptions:
+    """Compiles one iteration for devices that need not be here, and runs nothing."""
+
+    env: Annotated[Positional[str], arg(metavar="ENV")]
+    """SUITE/NAME, such as brax/ant (see `jtrust envs`); or MODULE:CALLABLE of your own."""
+    target: str
+    """h100, h100:4 or another GPU; a TPU's topology, such as v5e:2x2; cpu; or a file with XLA's
+    description of a GPU."""
+    algorithm: str = "trpo"
+    """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
+    num_envs: int = 64
+    """Environments side by side, over all devices."""
+    unroll_length: int = 64
+    """Steps of each environment per iteration."""
+    action_bins: int | None = None
+    """Cut each action dimension into this many values; by default actions stay continuous."""
+    backend: str | None = None
+    """Physics backend, where the environment has a choice."""
+    episode_length: int | None = None
+    """Steps after which an episode is cut, a time limit and not a failure; by default the
+    suite's, mostly 1000."""
+    env_option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    """An option of the environment, such as policy_observation=state; may be given repeatedly."""
+    domain_randomization: bool = False
+    """Give every environment its own physical model, by the suite's own randomiser."""
+    devices: int | None = None
+    """How many of the target's devices to use; by default all."""
+    largest: bool = True
+    """Also find the largest number of environments that fits, by compiling a few programs more."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+
+
 def train_command(args: Sequence[str]) -> int:
     from jtrust.runs import train
     from jtrust.runs.progress import make_progress
@@ -176,6 +211,13 @@ def train_command(args: Sequence[str]) -> int:
 def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
     from jtrust.environments import make_env
 
+    given = _environment_options(options)
+    with _told_as_options(options):
+        return make_env(options.env, **given)
+
+
+def _environment_options(options: TrainOptions | ProfileOptions | PlanOptions) -> dict[str, Any]:
+    """What the options give to `jtrust.make_env` beside the name."""
     of_env: dict[str, Any] = {}
     for text in options.env_option:
         key, value = _key_and_value(text)
@@ -189,8 +231,15 @@ def _make_environment(options: TrainOptions | ProfileOptions) -> Any:
     for key in of_env:
         if key in given:
             raise checks.BadArgument("env_option", key, f"--{key.replace('_', '-')} gives it too")
+    return {**given, **of_env}
+
+
+@contextlib.contextmanager
+def _told_as_options(options: TrainOptions | ProfileOptions | PlanOptions) -> Iterator[None]:
+    """Complaints about what `--env-option` gave name that option."""
+    of_env = {text.partition("=")[0] for text in options.env_option}
     try:
-        return make_env(options.env, **given, **of_env)
+        yield
     except checks.BadArgument as error:
         if error.name in of_env or error.name in _ENV_OPTIONS_ALONE:
             text = f"{error.name}={error.value}" if error.name != error.value else error.name
@@ -272,6 +321,24 @@ def profile_command(args: Sequence[str]) -> int:
     return 0
 
 
+def plan_command(args: Sequence[str]) -> int:
+    from jtrust.planning import plan
+    from jtrust.planning.report import to_text
+
+    parsed = _parse_training(PlanOptions, "plan", args)
+    options = parsed.options
+    with _told_as_options(options):
+        found = plan(
+            options.env, parsed.hyperparameters, target=options.target,
+            env_options=_environment_options(options), num_envs=options.num_envs,
+            unroll_length=options.unroll_length, network=parsed.network,
+            action_bins=options.action_bins, devices=options.devices, largest=options.largest,
+            say=lambda line: print(f"{line} ...", file=sys.stderr),
+        )
+    print(json.dumps(dataclasses.asdict(found)) if options.json else to_text(found))
+    return 0
+
+
 def _parse_training(options: type, command: str, args: Sequence[str]) -> Any:
     """Parses (options, hyperparameters of the algorithm that they name, network)."""
     from jtrust.algorithms import ALGORITHMS
@@ -326,6 +393,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "resume": resume_command,
     "evaluate": evaluate_command,
     "profile": profile_command,
+    "plan": plan_command,
     "envs": envs_command,
 }
 
@@ -345,6 +413,9 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"jtrust {__version__}")
             return 0
         checks.one_of("COMMAND", args[0], COMMANDS)
+        from jtrust.runs.platforms import without_absent_accelerators
+
+        without_absent_accelerators()
         return COMMANDS[args[0]](args[1:])
     except checks.BadArgument as error:
         return _fail(error.as_option(), 2)
