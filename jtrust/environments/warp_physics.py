@@ -196,11 +196,12 @@ class Physics:
             yield
 
     def _make_data(self, original: Callable, *args: Any, **kwargs: Any) -> Any:
-        with jax.ensure_compile_time_eval():
-            data = original(*args, **kwargs)
+        data = original(*args, **kwargs)
         if not _is_warp_data(data._impl):
             return data
         _silence(sys.modules["warp"])
+        with jax.ensure_compile_time_eval():  # as numbers, where it was a part of a program
+            data = original(*args, **kwargs)
         initial = jax.tree.map(np.asarray, data)
         if self._of_shapes(data._impl) is None:
             self._initial.append(initial)
