@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jtrust import checks
+from jtrust.environments import warp_physics
 from jtrust.environments.tracing import trace_pair, trace_variation
 
 State = Any  # one environment's state; has .obs, .reward and .done
@@ -127,6 +128,7 @@ class Environment:
       value_key: which one the value function reads.
       vary: keys [N] -> what is this environment's own for good, such as masses and frictions, a
         pytree [N, ...] of which entry i depends on key i alone. None: all environments are alike.
+      platforms: of JAX's devices those that its physics runs on; None: all.
     """
 
     name: str
@@ -139,6 +141,7 @@ class Environment:
     policy_key: str | None = None
     value_key: str | None = None
     vary: Callable[[jax.Array], Any] | None = None
+    platforms: tuple[str, ...] | None = None
 
     def used(self, observation: Any) -> Any:
         """Of an observation, or of anything like it, what the networks read."""
@@ -158,6 +161,17 @@ def own_truncation(state: State) -> jax.Array:
     if isinstance(info, Mapping) and "truncation" in info:
         return info["truncation"].astype(bool)
     return jnp.zeros(jnp.shape(state.done), bool)
+
+
+def check_devices(environment: Environment, devices: Iterable[jax.Device]) -> None:
+    """Raises `BadArgument` where an environment's physics does not run on one of the devices."""
+    for device in devices:
+        if environment.platforms is not None and device.platform not in environment.platforms:
+            raise checks.BadArgument(
+                "env", environment.name,
+                f"its physics is Warp's, which does not run on a {device.platform}; use backend "
+                "jax",
+            )
 
 
 # Options of `describe` that every suite takes beside its own.
@@ -220,7 +234,10 @@ def describe(
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    reset, step, start = trace_pair(env.reset, env.step, key, sample, variation)
+    physics = warp_physics.Physics()
+    reset, step, start = trace_pair(
+        physics.reset(env.reset), physics.step(env.step), key, sample, variation
+    )
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
     for key in {policy_key: 0, value_key: 0}:
@@ -231,7 +248,7 @@ def describe(
             raise checks.BadArgument(field, shapes, "must be one vector, [O], that is not empty")
     return Environment(
         name, reset, step, observation, action, episode_length, dict(options or {}),
-        policy_key, value_key, vary,
+        policy_key, value_key, vary, physics.platforms,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
-from jtrust.environments.extras import no_mujoco_log
+from jtrust.environments.extras import no_mujoco_log, refuse_hidden_warp
 from jtrust.environments.randomization import Randomized, Randomizer
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -24,6 +24,7 @@ _ONE_BACKEND = {"swimmer": ("generalized",), "fast": ()}
 
 def _brax_envs() -> Any:
     """`brax.envs`, imported without the notices that it and mujoco print on standard output."""
+    refuse_hidden_warp("brax")
     with contextlib.redirect_stdout(io.StringIO()):
         from brax import envs
     return envs

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 from jtrust.environments.base import Discrete, Environment
+from jtrust.environments.warp_physics import OVERFLOW
 
 
 @functools.lru_cache(maxsize=8)  # the same object again, so that what was compiled for it serves
@@ -63,8 +64,8 @@ def _read(environment: Environment, state: Any, variation: tuple) -> list[bool]:
     number = structure.unflatten(range(len(leaves)))
     wanted = set(jax.tree.leaves((environment.used(number.obs), number.reward, number.done)))
     info = getattr(number, "info", None)
-    if isinstance(info, Mapping) and "truncation" in info:
-        wanted.add(info["truncation"])
+    if isinstance(info, Mapping):
+        wanted |= {info[name] for name in ("truncation", OVERFLOW) if name in info}
     # Random keys stay: there are no zeros of them to stand in their place.
     read = [
         i in wanted or jnp.issubdtype(x.dtype, jax.dtypes.extended) for i, x in enumerate(leaves)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from jtrust import checks
@@ -26,6 +28,21 @@ def import_extra(module: str, extra: str) -> ModuleType:
         raise checks.BadArgument(
             "ENV", f"{extra}/...", f"needs an extra ({error}); pip install 'jtrust[{extra}]'"
         ) from error
+
+
+def refuse_hidden_warp(suite: str) -> None:
+    """Raises `BadArgument` where a file of the user's is found in place of NVIDIA's Warp.
+
+    MuJoCo's JAX imports `warp` wherever it finds it, runs what is there, and breaks.
+    """
+    spec = importlib.util.find_spec("warp")
+    if spec is None or spec.origin is None:
+        return
+    if not Path(spec.origin).with_name("config.py").exists():
+        raise checks.BadArgument(
+            "ENV", f"{suite}/...",
+            f"{spec.origin} hides the package warp, which MuJoCo imports; rename it",
+        )
 
 
 @contextlib.contextmanager

@@ -8,20 +8,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
-from jtrust.environments.extras import import_extra, no_mujoco_log
+from jtrust.environments.extras import import_extra, no_mujoco_log, refuse_hidden_warp
 from jtrust.environments.randomization import Randomized, Randomizer
 from jtrust.environments.tracing import said
 
 EXTRA = "playground"
-# Implementations of MuJoCo's physics in JAX; warp's needs an NVIDIA GPU.
+# Implementations of MuJoCo's physics in JAX; warp's runs on CPUs and NVIDIA GPUs.
 BACKENDS = ("jax", "warp")
+# Room for contacts and constraints, which warp's physics alone sets aside beforehand.
+_ROOM = ("naconmax", "naccdmax", "njmax")
 
 
 def _playground() -> Any:
+    refuse_hidden_warp("playground")
     return import_extra("mujoco_playground", EXTRA)
 
 
@@ -59,14 +60,16 @@ def make(
     checks.one_of("ENV", name, names(), "Playground environment")
     checks.truth_value("domain_randomization", domain_randomization)
     backend = "jax" if backend is None else checks.one_of("backend", backend, BACKENDS)
-    if backend == "warp" and jax.default_backend() != "gpu":
-        raise checks.BadArgument("backend", backend, "needs an NVIDIA GPU; use jax")
     if missing := _models_missing(name):
         raise checks.BadArgument("ENV", f"playground/{name}", missing)
     common, given = split_options(options)
     config = registry.get_default_config(name)
-    _refuse_dead(given)
+    if backend == "warp":
+        _check_warp()
+    _refuse_dead(given, backend)
     _update(config, given)
+    for option in set(_ROOM) & set(given):
+        checks.whole_number(option, config[option], minimum=0, example=1024)
     _check_time_steps(config, given)
     if "impl" in config:
         config.impl = backend
@@ -121,8 +124,24 @@ def _models_missing(name: str) -> str:
     )
 
 
-def _refuse_dead(given: Mapping[str, Any]) -> None:
+def _check_warp() -> None:
+    """Raises `BadArgument` where warp's physics is not installed."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mujoco.mjx import warp as mjx_warp
+    if not mjx_warp.WARP_INSTALLED or mjx_warp.mujoco_warp is None:
+        raise checks.BadArgument(
+            "backend", "warp", "the package warp cannot be imported; pip install warp-lang, or "
+            "use jax"
+        )
+
+
+def _refuse_dead(given: Mapping[str, Any], backend: str) -> None:
     """Raises `BadArgument` for parts of a configuration that would be of no effect."""
+    for name in _ROOM:
+        if name in given and backend != "warp":
+            raise checks.BadArgument(
+                name, given[name], "is read by Warp's physics alone; use backend warp with it"
+            )
     for name, instead in (
         ("impl", "is chosen by backend"),
         ("action_repeat", "is read by Playground's own trainer alone; use "

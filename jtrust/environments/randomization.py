@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jtrust import checks
 from jtrust.environments.tracing import said
+from jtrust.environments.warp_physics import fixed_for_all
 
 # (model, keys [N]) -> (model with [N, ...] leaves where it varies, in_axes), as in Brax and in
 # MuJoCo Playground.
@@ -42,12 +43,20 @@ class Randomized:
         self.action_size = env.action_size
         self._env, self._attribute, self._randomizer = env, attribute, randomizer
         self._model = getattr(env.unwrapped, attribute)
-        self._own, self._structure = jax.tree.flatten(self._model)
+        named, self._structure = jax.tree_util.tree_flatten_with_path(self._model)
+        self._own = [x for _, x in named]
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 3))
         self._varying: list[int] = []  # numbers of the leaves that differ
         jax.eval_shape(self._look, keys)
         if not self._varying:
             raise checks.BadArgument("randomizer", randomizer, "changes nothing of the model")
+        for i in self._varying:
+            field = jax.tree_util.keystr(named[i][0], simple=True, separator=".")
+            if fixed_for_all(self._model, field):
+                raise checks.BadArgument(
+                    "randomizer", field, "cannot differ between environments in Warp's physics; "
+                    "leave it as it is, or use backend jax"
+                )
 
     def vary(self, keys: jax.Array) -> list[jax.Array]:
         """The leaves of the model that differ: keys [N] -> [N, ...] each."""

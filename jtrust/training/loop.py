@@ -18,7 +18,7 @@ from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
 from jtrust.algorithms.minibatches import largest_divisor, minibatches_for
 from jtrust.environments import Environment, describe, make_env, with_action_bins
-from jtrust.environments.base import select
+from jtrust.environments.base import check_devices, select
 from jtrust.environments.batch import (
     Episodes,
     begin,
@@ -528,6 +528,7 @@ def make_trainer(
     if not isinstance(network, NetworkConfig):
         raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
     mesh = make_mesh(devices, num_envs)
+    check_devices(environment, mesh.devices.flat)
     check_minibatches(algorithm, num_envs, unroll_length, mesh.size)
     policy_inputs, value_inputs = (
         select(environment.observation, key).shape[-1]

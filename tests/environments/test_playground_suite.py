@@ -78,7 +78,7 @@ def test_options_are_those_of_the_environments_configuration():
     ("CartpoleBalance", {"ctrl_dt": 1e-3}, "sim_dt at most ctrl_dt"),
     ("CartpoleBalance", {"sim_dt": float("nan")}, "finite"),
     ("CartpoleBalance", {"episode_length": 0}, "1000"),
-    ("CartpoleBalance", {"backend": "cpp"}, "jax"), ("CartpoleBalance", {"backend": "warp"}, "GPU"),
+    ("CartpoleBalance", {"backend": "cpp"}, "jax"),
     ("CartpoleBalance", {"domain_randomization": True}, "no randomiser"),
     ("CartpoleBalance", {"domain_randomization": 1}, "True or False"),
     ("CartpoleBalance", {"policy_observation": "state"}, "one observation"),
