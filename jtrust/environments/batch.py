@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust.environments.base import Environment, own_truncation
+from jtrust.environments.warp_physics import overflow
 
 # A start state is handed to another environment of the same group at each step, so that one
 # environment that fails often does not fail from one state alone.
@@ -56,6 +57,7 @@ class StepOutcome:
       last_observation: the true next observation, [N, O], or a dictionary of those that are
         used; where that is not finite, the one before it.
       nonfinite: environments that gave NaN or infinity, bool [N].
+      overflow: environments whose physics lost contacts or constraints for want of room, bool [N].
       episode_return: sum of rewards where an episode ended that counts, 0 elsewhere, [N].
       episode_length: its steps, 0 elsewhere, [N].
       episode_end: episodes that ended and count: not those cut by a non-finite value, nor those
@@ -67,6 +69,7 @@ class StepOutcome:
     truncation: jax.Array
     last_observation: Any
     nonfinite: jax.Array
+    overflow: jax.Array
     episode_return: jax.Array
     episode_length: jax.Array
     episode_end: jax.Array
@@ -179,6 +182,7 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
         truncation=truncation,
         last_observation=jax.tree.map(lambda a, b: _where(finite, a, b), after, before),
         nonfinite=~finite,
+        overflow=overflow(new),
         episode_return=jnp.where(end, reward_sum, 0.0),
         episode_length=jnp.where(end, length, 0),
         episode_end=end,

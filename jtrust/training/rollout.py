@@ -47,12 +47,14 @@ class EpisodeTotals:
       reward: sum of their returns.
       length: sum of their lengths.
       nonfinite: how many were cut by a non-finite value.
+      overflow: steps at which the physics had no room for all contacts and constraints.
     """
 
     count: jax.Array
     reward: jax.Array
     length: jax.Array
     nonfinite: jax.Array
+    overflow: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,7 @@ def rollout(
             reward=jnp.sum(outcome.episode_return),
             length=jnp.sum(outcome.episode_length),
             nonfinite=jnp.sum(outcome.nonfinite),
+            overflow=jnp.sum(outcome.overflow),
         )
         trajectory = Trajectory(
             observation, action, outcome.reward, outcome.termination, outcome.truncation,

@@ -82,5 +82,6 @@ def summarize_episodes(
         "episode/length": means["length"],
         "episode/count": totals.count,
         "environment/nonfinite": totals.nonfinite,
+        "environment/overflow": totals.overflow,
     }
     return metrics, means
