@@ -126,11 +126,8 @@ def one_of(name: str, value: Any, choices: Iterable[str], what: str | None = Non
     choices = list(choices)
     if value in choices:
         return value
-    near = nearest(value, choices)
-    if near:
-        remedy = "did you mean " + " or ".join(near) + "?"
-    else:
-        remedy = "choose from " + listed(choices)
+    near = " or ".join(nearest(value, choices))
+    remedy = f"did you mean {near}?" if near else "choose from " + listed(choices)
     raise BadArgument(name, value, f"unknown {what or name.lower()}; {remedy}")
 
 

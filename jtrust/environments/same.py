@@ -54,9 +54,10 @@ def fingerprint(environment: Environment) -> str:
         variation = (jax.eval_shape(one, keys),)
     begin, state = jax.make_jaxpr(environment.reset, return_shape=True)(key, *variation)
     programs += [begin, jax.make_jaxpr(environment.step)(state, sample, *variation)]
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     marks = _Marks()
     for part in (
-        str(jax.tree.structure(state)), action, environment.episode_length,
+        names, action, environment.episode_length,
         str(environment.observation), environment.policy_key, environment.value_key, *programs,
     ):
         marks.add(part)
@@ -88,10 +89,9 @@ class _Marks:
             self._text(f"{type(value)}{len(value)}")
             for part in value:
                 self.add(part)
-        elif callable(value) and not isinstance(value, type):
-            self._text(f"unique {next(_unique)}")
         else:
-            # Numbers, names, axes, types: told by their text, if that is all of them.
+            # Numbers, names, axes, meshes: told by their text, if that is all of them. Functions
+            # are not: theirs is an address.
             text = repr(value)
             known = " at 0x" not in text and "..." not in text
             self._text(text if known else f"unique {next(_unique)}")
