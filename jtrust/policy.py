@@ -107,11 +107,11 @@ def _real_numbers(name: str, value: Any) -> jax.Array:
         raise checks.BadArgument(name, value, remedy)
     if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
         try:
-            value = jnp.asarray(value)
-        except Exception as error:  # texts, ragged lists, objects, numbers beyond 32 bits
+            value = np.asarray(value)
+        except Exception:  # traced numbers in a list, for one
             try:
-                value = np.asarray(value)
-            except Exception:
+                value = jnp.asarray(value)
+            except Exception as error:  # and ragged lists
                 raise checks.BadArgument(name, value, remedy) from error
     real = (jnp.floating, jnp.integer, jnp.bool_)
     if not any(jnp.issubdtype(value.dtype, kind) for kind in real):

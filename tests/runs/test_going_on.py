@@ -214,8 +214,8 @@ def test_a_policy_alone_is_told_from_damage(capfd):
 def test_without_compiling_a_run_is_trained_resumed_and_evaluated(tmp_path, point):
     env = jtrust.describe(point, "point", episode_length=3)
     # Little to do: each operation is dispatched on its own.
-    algorithm = jtrust.TRPO(cg_iterations=1, max_backtracks=1, value_epochs=1, value_minibatches=1)
-    network = jtrust.NetworkConfig(policy_layers=(4,), value_layers=(4,))
+    algorithm = jtrust.NPG(cg_iterations=1, value_epochs=1, value_minibatches=1)
+    network = jtrust.NetworkConfig((4,), (4,), initialization="lecun_uniform")
     given = dict(num_envs=2, unroll_length=2, devices=1, network=network)
     run = tmp_path / "r"
     with jax.disable_jit():
