@@ -20,12 +20,6 @@ from jtrust.runs.reading import FORMAT, action_space, check_fields, read_fields
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
 
-# Fields that older runs do not have.
-_LATER = (
-    "own_networks", "episode_length", "keep_checkpoints", "tensorboard", "wandb", "wandb_id",
-    "random_keys", "signature",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -124,12 +118,15 @@ class RunConfig:
           BadArgument: where it is no such text, or of a format that this version does not read.
         """
         fields = read_fields(text, where)
-        # What runs did not say at first.
-        fields = {
-            f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default
-            for f in dataclasses.fields(cls) if f.name in _LATER
-        } | fields
         known = {f.name: f for f in dataclasses.fields(cls)}
+        # What runs did not say at first is as its default says.
+        for name, field in known.items():
+            if name in ("jtrust", "format"):
+                continue
+            if field.default is not dataclasses.MISSING:
+                fields.setdefault(name, field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                fields.setdefault(name, field.default_factory())
         missing = sorted(set(known) - set(fields))
         unknown = sorted(set(fields) - set(known))
         if missing or unknown:

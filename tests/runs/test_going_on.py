@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-import threading
 import types
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 import jtrust
 from jtrust.cli import main
-from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter
+from jtrust.runs.checkpoints import CheckpointReader
 
 SMALL = dict(num_envs=8, unroll_length=8, devices=1)
 PRETRAINED = Path(__file__).parents[2] / "checkpoints" / "pretrained"
@@ -57,32 +56,6 @@ def test_a_step_that_goes_while_it_is_read_is_looked_for_again(run_dir, monkeypa
     with pytest.raises(jtrust.BadArgument, match="no such checkpoint; there are 192"):
         os.rename(run_dir / "192", run_dir / "128")
         jtrust.load_policy(run_dir, step=128)
-
-
-def test_a_policy_is_loaded_while_its_only_checkpoint_is_replaced_again_and_again(run_dir, point):
-    state = jtrust.resume(run_dir, env=point, devices=1).state
-    writer = CheckpointWriter(run_dir, keep=1)
-    done = threading.Event()
-
-    def write():
-        step = 192
-        while not done.is_set():
-            writer.save(step, state)
-            step += 64
-        writer.wait()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            for _ in range(25):
-                assert jtrust.load_policy(run_dir)(jnp.zeros(2)).shape == (1,)
-    finally:
-        done.set()
-        thread.join()
-        writer.close()
-    assert len(CheckpointReader(run_dir).steps()) == 1
 
 
 # What a run was begun with.

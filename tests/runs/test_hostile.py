@@ -78,9 +78,9 @@ def put(*keys, value):
     return change
 
 
-NUMBERS = [-1, 10**18, 10**400, 1.5, True, None, "16", [16], {"a": 1}]
+NUMBERS = [-1, 0, 10**18, 10**400, 1.5, True, None, "16", [16], {"a": 1}]
 CONFIGS = {
-    "num_envs": [put("num_envs", value=v) for v in NUMBERS],
+    "num_envs": [put("num_envs", value=v) for v in (*NUMBERS, 2**24, 32)],
     "total_steps": [put("total_steps", value=v) for v in NUMBERS],
     "zero": [put(k, value=0) for k in ("num_envs", "unroll_length", "checkpoint_every", "devices")],
     "seed": [put("seed", value=v) for v in (-1, 2**40)],
@@ -405,8 +405,9 @@ def test_a_link_that_leads_outside_is_refused(name, run_dir, outside, capfd):
 
 
 @pytest.mark.parametrize("name", ["policy", "checksums/metadata", "policy/manifest.ocdbt"])
-def test_a_link_inside_a_checkpoint_is_damage(name, run_dir, outside):
-    link(run_dir / "256" / name, outside)
+def test_a_link_inside_a_checkpoint_is_damage(name, run_dir, tmp_path):
+    shutil.move(run_dir / "256" / name, tmp_path / "elsewhere")  # whole, and not here
+    (run_dir / "256" / name).symlink_to(tmp_path / "elsewhere")
     with pytest.warns(UserWarning, match="256 is damaged"):
         assert CheckpointReader(run_dir).newest_whole()[0] == 128
 
