@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import jax
+import numpy as np
 
 # Arguments that only Python has.
 _NO_OPTIONS = ("env", "options", "environment", "policy_network", "value_network", "randomizer")
@@ -20,8 +23,11 @@ class BadArgument(ValueError):
     """
 
     def __init__(self, name: str, value: Any, remedy: str):
-        self.name, self.value, self.remedy = name, value, remedy
-        super().__init__(f"{name}={_short(repr(value))}: {remedy}")
+        self.name, self.value, self.remedy = name, value, short(remedy, 1000)
+        super().__init__(f"{name}={_shown(value, repr)}: {self.remedy}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.name, self.value, self.remedy)
 
     def as_option(self) -> str:
         """The same sentence in the command line's terms: `--max-kl nan: ...`."""
@@ -29,21 +35,44 @@ class BadArgument(ValueError):
         plain = option.replace("-", "_").isidentifier()
         if plain and not option.isupper() and option not in _NO_OPTIONS:
             option = "--" + option.replace("_", "-")
-        return f"{option} {_short(str(self.value))}: {self.remedy}"
+        return f"{option} {_shown(self.value, str)}: {self.remedy}"
 
 
 class TrainingFailed(Exception):
     """Training cannot go on; the message says why, and what is left."""
 
 
-def _short(text: str, limit: int = 200) -> str:
-    text = " ".join(text.split())
+def printable(text: str) -> str:
+    """`text` in one line, with what would steer a terminal written as Python writes it: `\\x1b`."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in " ".join(text.split())
+    )
+
+
+def short(text: str, limit: int = 200) -> str:
+    """`text`, printable, of at most `limit` characters."""
+    text = printable(text[: 2 * limit])
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _shown(value: Any, write: Callable[[Any], str]) -> str:
+    try:
+        return short(write(value))
+    except Exception:  # whole numbers of thousands of digits, and objects of the user's own
+        return f"of type {type(value).__name__}"
 
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a plain real number: not a bool, not an array, not a tracer."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float can be
+        return False
 
 
 def whole_number(
@@ -79,7 +108,7 @@ def real_number(
     low_ok = is_number(value) and (
         (above is None or value > above) and (minimum is None or value >= minimum)
     )
-    if not (is_number(value) and math.isfinite(value) and low_ok and value <= maximum):
+    if not (is_number(value) and _is_finite(value) and low_ok and value <= maximum):
         low = f"above {above:g}" if above is not None else f"of at least {minimum:g}"
         high = f" and at most {maximum:g}" if maximum < 1e12 else ""
         like = f", such as {example:g}" if example is not None else ""
@@ -97,11 +126,38 @@ def one_of(name: str, value: Any, choices: Iterable[str], what: str | None = Non
     choices = list(choices)
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
-    if not near and value:
-        near = [c for c in choices if str(value).lower() in c.lower()][:3]
-    if near:
-        remedy = "did you mean " + " or ".join(near) + "?"
-    else:
-        remedy = "choose from " + ", ".join(choices)
+    near = " or ".join(nearest(value, choices))
+    remedy = f"did you mean {near}?" if near else "choose from " + listed(choices)
     raise BadArgument(name, value, f"unknown {what or name.lower()}; {remedy}")
+
+
+def nearest(value: Any, choices: list[str]) -> list[str]:
+    """At most three of `choices` that `value` may be a slip of."""
+    value = str(value)[:200]
+    near = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
+    if not near and value:
+        near = [c for c in choices if value.lower() in c.lower()][:3]
+    return near
+
+
+def listed(choices: list[str], most: int = 15) -> str:
+    """`choices` one after another; of many only the first, and how many there are."""
+    if len(choices) <= most:
+        return ", ".join(choices)
+    return ", ".join(choices[:5]) + f" and {len(choices) - 5} more"
+
+
+def random_key(name: str, value: Any) -> None:
+    """Checks that `value` is one random key: a typed one, or raw words as `jax.random.PRNGKey`."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    typed = isinstance(value, jax.Array) and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = isinstance(value, (jax.Array, np.ndarray)) and dtype == np.uint32
+    words = jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape if raw else None
+    if (typed and shape == ()) or (raw and shape == words):
+        return
+    if not typed and not raw:
+        found, say = value, "must be a random key, such as jax.random.key(0)"
+    else:
+        found = f"{dtype}{list(shape)}"
+        say = "must be one random key; for several, jax.vmap over them"
+    raise BadArgument(name, found, say)

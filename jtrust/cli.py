@@ -8,15 +8,17 @@ import io
 import json
 import logging
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from jtrust import checks
+from jtrust import checks, console
+from jtrust.paths import user_path
 
 # What only `--env-option` gives, of what every environment takes.
 _ENV_OPTIONS_ALONE = ("policy_observation", "value_observation")
@@ -90,10 +92,29 @@ class ResumeOptions:
     """Environment steps in total; by default what the run was begun with."""
     devices: int | None = None
     """How many devices to use; by default all, and on a CPU one per core."""
-    keep_checkpoints: int = 0
-    """How many of the newest checkpoints to keep; 0 keeps all."""
+    keep_checkpoints: int | None = None
+    """How many of the newest checkpoints to keep, 0 for all; by default as the run was begun."""
+    tensorboard: Annotated[bool, FlagCreatePairsOff] = False
+    """Also write TensorBoard event files from now on, where the run was begun without."""
+    no_tensorboard: Annotated[bool, FlagCreatePairsOff] = False
+    """Write none from now on, where the run was begun with them."""
+    wandb: Annotated[bool, FlagCreatePairsOff] = False
+    """Also send metrics to Weights & Biases from now on, where the run was begun without."""
+    no_wandb: Annotated[bool, FlagCreatePairsOff] = False
+    """Send none from now on, where the run was begun with it."""
+    allow_code: Annotated[bool, FlagCreatePairsOff] = False
+    """Call the MODULE:CALLABLE that the run names, though your own jtrust did not begin it."""
     compilation_cache: str | None = None
     """Directory for compiled programs, or none; by default the user's cache directory."""
+
+    def __post_init__(self):
+        for name in ("tensorboard", "wandb"):
+            if getattr(self, name) and getattr(self, f"no_{name}"):
+                raise checks.BadArgument(name, True, f"--no-{name} says the contrary")
+
+    def wanted(self, name: str) -> bool | None:
+        """Whether `name` is to be; None for as it was."""
+        return True if getattr(self, name) else False if getattr(self, f"no_{name}") else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +133,8 @@ class EvaluateOptions:
     """Sample actions; by default the policy's mode acts."""
     json: bool = False
     """Print one JSON object on standard output and nothing else there."""
+    allow_code: Annotated[bool, FlagCreatePairsOff] = False
+    """Call the MODULE:CALLABLE that the run names, though your own jtrust did not begin it."""
     compilation_cache: str | None = None
     """Directory for compiled programs, or none; by default the user's cache directory."""
 
@@ -191,10 +214,14 @@ class PlanOptions:
 
 def train_command(args: Sequence[str]) -> int:
     from jtrust.runs import train
+    from jtrust.runs.metrics import check_services
     from jtrust.runs.progress import make_progress
 
     parsed = _parse_training(TrainOptions, "train", args)
     options = parsed.options
+    if options.run_dir is not None:
+        user_path("run_dir", options.run_dir)
+    check_services(options.tensorboard, options.wandb)
     result = train(
         _prepare(options), parsed.hyperparameters, num_envs=options.num_envs,
         total_steps=options.steps,
@@ -203,7 +230,7 @@ def train_command(args: Sequence[str]) -> int:
         checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
         tensorboard=options.tensorboard, wandb=options.wandb, make_progress=make_progress,
-        default_run_dir=options.run_dir is None,
+        default_run_dir=options.run_dir is None, hand_on_signals=False,
     )
     return _finish(result)
 
@@ -275,7 +302,9 @@ def resume_command(args: Sequence[str]) -> int:
     use_all_cores(config.num_envs, options.devices or config.devices)
     return _finish(resume(
         options.run_dir, options.steps, devices=options.devices,
-        keep_checkpoints=options.keep_checkpoints, make_progress=make_progress,
+        keep_checkpoints=options.keep_checkpoints, tensorboard=options.wanted("tensorboard"),
+        wandb=options.wanted("wandb"), allow_code=options.allow_code,
+        make_progress=make_progress, hand_on_signals=False,
     ))
 
 
@@ -287,17 +316,24 @@ def evaluate_command(args: Sequence[str]) -> int:
     use_compilation_cache(options.compilation_cache)
     found = evaluate(
         options.run_dir, episodes=options.episodes, seed=options.seed, step=options.step,
-        stochastic=options.stochastic,
+        stochastic=options.stochastic, allow_code=options.allow_code,
     )
-    if options.json:
-        print(json.dumps(found))
-    else:
-        print(
-            f"{found['algorithm']} on {found['env']} after {found['step']:,} steps: "
-            f"return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
-            f"length {found['length_mean']:.1f}, over {found['episodes']} episodes"
-        )
+    print(json.dumps(found) if options.json else checks.printable(_sentence(found)))
     return 0
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    """What an evaluation found."""
+    broken = found["nonfinite"]
+    whole = found["episodes"] - broken
+    start = f"{found['algorithm']} on {found['env']} after {found['step']:,} steps: "
+    if not whole:
+        return start + f"no whole episode; all {broken} ended in NaN or infinity"
+    return start + (
+        f"return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
+        f"length {found['length_mean']:.1f}, over {whole} episodes"
+        + f"; {broken} more ended in NaN or infinity and do not count" * bool(broken)
+    )
 
 
 def profile_command(args: Sequence[str]) -> int:
@@ -306,11 +342,13 @@ def profile_command(args: Sequence[str]) -> int:
 
     parsed = _parse_training(ProfileOptions, "profile", args)
     options = parsed.options
+    if options.trace_dir is not None:
+        user_path("trace_dir", options.trace_dir)
     environment = _prepare(options)
     algorithm = parsed.hyperparameters
-    place = options.trace_dir or DEFAULT_PARENT / default_name(
+    place = DEFAULT_PARENT / default_name(
         f"profile-{environment.name}", algorithm.name, options.seed
-    )
+    ) if options.trace_dir is None else options.trace_dir
     found = profile(
         environment, algorithm, trace_dir=place, num_envs=options.num_envs,
         unroll_length=options.unroll_length, network=parsed.network, devices=options.devices,
@@ -367,6 +405,7 @@ def _prepare(options: TrainOptions | ProfileOptions) -> Any:
 
 def envs_command(args: Sequence[str]) -> int:
     from jtrust.environments import SUITES
+    from jtrust.startup import check_platform
 
     if args and args[0] in ("-h", "--help"):
         print(
@@ -376,6 +415,7 @@ def envs_command(args: Sequence[str]) -> int:
         return 0
     if args:
         raise checks.BadArgument("ARGUMENT", args[0], "`jtrust envs` takes none")
+    check_platform()
     for label, suite in SUITES.items():
         try:
             names = suite.names()
@@ -404,6 +444,15 @@ def main(args: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     _keep_libraries_quiet()
     try:
+        with console.forgiving():
+            return _answer(args)
+    except OSError as error:  # what was said could not all be written
+        return _fail(str(error), 1)
+
+
+def _answer(args: list[str]) -> int:
+    """The status of a command, its failures told."""
+    try:
         if not args or args[0] in ("-h", "--help", "help"):
             print(_USAGE, end="", file=sys.stdout if args else sys.stderr)
             return 0 if args else 2
@@ -419,16 +468,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return COMMANDS[args[0]](args[1:])
     except checks.BadArgument as error:
         return _fail(error.as_option(), 2)
-    except OSError as error:
-        return _fail(str(error), 1)
-    except checks.TrainingFailed as error:
+    except (OSError, checks.TrainingFailed) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
 
 
 def _fail(text: str, status: int) -> int:
-    print(f"jtrust: {' '.join(text.split())}", file=sys.stderr)
+    print(f"jtrust: {checks.printable(text)}", file=sys.stderr)
     return status
 
 
@@ -447,7 +494,7 @@ def _keep_libraries_quiet() -> None:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"jtrust: warning: {message}", file=sys.stderr)
+    print(f"jtrust: warning: {checks.printable(str(message))}", file=sys.stderr)
 
 
 def _finish(result: Any) -> int:
@@ -466,12 +513,12 @@ def _finish(result: Any) -> int:
     else:
         done = "nothing left to do"
     if result.stopped_by is not None:
-        print(
+        print(checks.printable(
             f"stopped at {done}; checkpoint in {result.run_dir}; "
-            f"go on with: jtrust resume {result.run_dir}"
-        )
+            f"go on with: jtrust resume {shlex.quote(result.run_dir)}"
+        ))
         return exit_status(result.stopped_by)
-    print(f"done: {done}; checkpoint in {result.run_dir}")
+    print(checks.printable(f"done: {done}; checkpoint in {result.run_dir}"))
     return 0
 
 

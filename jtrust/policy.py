@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrust import checks
 from jtrust.environments.base import ActionSpace, select
@@ -44,23 +45,32 @@ class Policy:
           Actions as the environment takes them: [..., A], or integers [...] if discrete.
 
         Raises:
-          BadArgument: an observation of another size, or a dictionary without it.
+          BadArgument: an observation of another size, of no real numbers, or a dictionary without
+            it; or a key that is none.
         """
         if isinstance(observation, Mapping):
             observation = self._own(observation)
         size = self.moments.mean.shape[-1]
-        shape = jnp.shape(observation)
-        if not shape or shape[-1] != size:
-            raise checks.BadArgument("observation", shape, f"must have a last axis of {size}")
-        observation = jnp.asarray(observation, jnp.float32)
+        observation = _real_numbers("observation", observation)
+        if not observation.shape or observation.shape[-1] != size:
+            raise checks.BadArgument(
+                "observation", observation.shape, f"must have a last axis of {size}"
+            )
         if key is None:
             return self._mode(self.params, self.moments, observation)
+        checks.random_key("key", key)
         return self._sample(self.params, self.moments, observation, key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: not the compiled functions, which are made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def _own(self, observation: Mapping[str, jax.Array]) -> jax.Array:
         if self.key is None or self.key not in observation:
             wanted = "a vector" if self.key is None else f"a vector, or have {self.key!r}"
-            raise checks.BadArgument("observation", sorted(observation), f"must be {wanted}")
+            raise checks.BadArgument(
+                "observation", sorted(map(str, observation)), f"must be {wanted}"
+            )
         return select(observation, self.key)
 
     def distribution(self, params: Any, moments: Moments, observation: Any) -> Any:
@@ -84,3 +94,26 @@ class Policy:
         return jax.jit(
             lambda p, m, x, k: self.to_environment(self.distribution(p, m, x).sample(k))
         )
+
+
+def _real_numbers(name: str, value: Any) -> jax.Array:
+    """`value` as float32.
+
+    Raises:
+      BadArgument: it is none, complex, or nothing of which JAX makes an array.
+    """
+    remedy = "must be an array of real numbers"
+    if value is None:
+        raise checks.BadArgument(name, value, remedy)
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        try:
+            value = np.asarray(value)
+        except Exception:  # traced numbers in a list, for one
+            try:
+                value = jnp.asarray(value)
+            except Exception as error:  # and ragged lists
+                raise checks.BadArgument(name, value, remedy) from error
+    real = (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in real):
+        raise checks.BadArgument(name, f"of type {value.dtype}", remedy)
+    return jnp.asarray(value, jnp.float32)

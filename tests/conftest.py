@@ -8,6 +8,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A key of the tests' own signs their runs, and not the user's.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _STATE = tempfile.TemporaryDirectory(prefix="jtrust-tests-state-")
+    os.environ["XDG_STATE_HOME"] = _STATE.name
 # Many tests compile the same programs; each is compiled once, for all of pytest-xdist's workers.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="jtrust-tests-")

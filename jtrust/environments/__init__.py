@@ -20,6 +20,7 @@ from jtrust.environments.base import (
     describe,
     with_action_bins,
 )
+from jtrust.startup import check_platform
 
 SUITES = {"brax": brax_suite, "playground": playground_suite, "gymnax": gymnax_suite}
 
@@ -50,6 +51,7 @@ def make_env(name: str, /, **kwargs: Any) -> Environment:
     Raises:
       BadArgument: an unknown name, backend or option, with the nearest that there are.
     """
+    check_platform()
     suite, rest = split_name(name)
     if "+" in name:
         made, _, change = name.partition("+")
@@ -59,7 +61,14 @@ def make_env(name: str, /, **kwargs: Any) -> Environment:
     if ":" in name and "/" not in name:
         return own_environment.make(name, **kwargs)
     if suite not in SUITES:
-        checks.one_of("ENV", name, [f"{s}/{n}" for s in SUITES for n in _names(s)], "environment")
+        known = [f"{s}/{n}" for s in SUITES for n in _names(s)]
+        near = checks.nearest(name, known)
+        raise checks.BadArgument(
+            "ENV", name, "unknown environment; " + (
+                f"did you mean {' or '.join(near)}?" if near else
+                "`jtrust envs` lists what there is, and MODULE:CALLABLE makes one of your own"
+            )
+        )
     return SUITES[suite].make(rest, **kwargs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -23,7 +24,8 @@ def make(name: str, /, **options: Any) -> Environment:
       **options: what the callable takes; others that `describe` knows go there.
 
     Raises:
-      BadArgument: no such module or callable, or a call that fails.
+      BadArgument: no such module or callable, one of Python's own, which is neither imported nor
+        called, or a call that fails.
     """
     options = {k: v for k, v in options.items() if v is not None}
     function = _find(name)
@@ -60,6 +62,11 @@ def make(name: str, /, **options: Any) -> Environment:
 
 def _find(name: str) -> Callable:
     module_name, _, attribute = name.partition(":")
+    if _is_pythons(module_name):
+        raise checks.BadArgument(
+            "ENV", name, f"{module_name.partition('.')[0]} is a module of Python's standard "
+            "library, where no environment is; a module of yours needs another name"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -79,15 +86,53 @@ def _find(name: str) -> Callable:
         raise checks.BadArgument("ENV", name, f"its module raised {said(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            there = [k for k, v in vars(found).items() if callable(v) and not k.startswith("_")]
-            has = f"; it has {', '.join(there)}" if there else ""
+            there = _callables(found, module_name)
+            near = checks.nearest(part, there) or there
+            has = f"; it has {checks.listed(near, 5)}" if near else ""
             raise checks.BadArgument("ENV", name, f"there is no {attribute!r} in it{has}")
         found = getattr(found, part)
-    if not callable(found):
+    if not callable(found) or _is_pythons(_home(found)):
         raise checks.BadArgument(
             "ENV", name, "must be a function or a class that makes an environment"
+            + "; this one is Python's own" * callable(found)
         )
     return found
+
+
+def _callables(found: Any, module_name: str) -> list[str]:
+    """Names of what may be called in a module or a class: its own, or else what it imports."""
+    public = {
+        k: v for k, v in getattr(found, "__dict__", {}).items()
+        if callable(v) and not k.startswith("_") and not _is_pythons(_home(v))
+    }
+    own = [k for k, v in public.items() if getattr(v, "__module__", None) == module_name]
+    return own or list(public)
+
+
+def _is_pythons(module: str) -> bool:
+    """Whether a module belongs to Python itself."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
+def _home(function: Any) -> str:
+    """The module that a callable comes from, under whatever name and wrapper it is found."""
+    for _ in range(100):  # a wrapper may be its own
+        if isinstance(function, (functools.partial, functools.partialmethod)):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif isinstance(getattr(function, "__wrapped__", None), Callable):
+            function = function.__wrapped__
+        else:
+            break
+    if isinstance(function, type) or inspect.isfunction(function):
+        return function.__module__ or "builtins"
+    if inspect.isbuiltin(function):  # of a module, or a method of an object
+        owner = function.__self__
+        if inspect.ismodule(owner) or owner is None:
+            return function.__module__ or "builtins"
+        function = owner
+    return (function if isinstance(function, type) else type(function)).__module__
 
 
 def _parameters(function: Callable) -> dict[str, inspect.Parameter]:

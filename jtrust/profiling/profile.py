@@ -17,6 +17,7 @@ import jax
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.networks import NetworkConfig
+from jtrust.paths import user_path
 from jtrust.profiling.flops import count_flops, measured_peak
 from jtrust.profiling.phases import (
     INFERENCE,
@@ -260,7 +261,7 @@ def _short_unroll(trainer: Trainer) -> int:
 
 
 def _make_directory(place: str | os.PathLike) -> Path:
-    path = Path(place)
+    path = user_path("trace_dir", place)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

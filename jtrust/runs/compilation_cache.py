@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from jtrust import checks
+from jtrust.paths import user_path
 
 NONE = "none"
 
@@ -29,15 +30,17 @@ def use_compilation_cache(place: str | None) -> None:
     if place is None:
         if jax.config.jax_compilation_cache_dir:
             return
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        if not os.path.isabs(base):
+            return  # nowhere to keep it, which is no reason not to train
         path = Path(base) / "jtrust" / "compiled"
     else:
-        path = Path(place)
+        path = user_path("compilation_cache", place)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if place is None:
-            return  # nowhere to keep it, which is no reason not to train
+            return
         raise checks.BadArgument(
             "compilation_cache", place,
             f"cannot be made ({error.strerror}); name a directory that can be written, or {NONE}",

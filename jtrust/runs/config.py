@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,21 +12,13 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.algorithms import ALGORITHMS, Algorithm
-from jtrust.environments import (
-    Bins,
-    Box,
-    Discrete,
-    Environment,
-    describe,
-    make_env,
-    with_action_bins,
-)
+from jtrust.environments import Environment, describe, make_env, with_action_bins
 from jtrust.environments.base import ActionSpace
 from jtrust.networks import NetworkConfig
+from jtrust.runs import permission
+from jtrust.runs.reading import FORMAT, action_space, check_fields, read_fields
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
-
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +42,12 @@ class RunConfig:
       devices: how many devices it was started on.
       episode_length: steps after which an episode was cut; 0 where a run does not say.
       own_networks: class names of networks of the user's own, by the arguments that gave them.
+      keep_checkpoints: how many of the newest checkpoints are kept; 0 keeps all.
+      tensorboard: whether metrics also go to TensorBoard event files.
+      wandb: whether they also go to Weights & Biases.
+      wandb_id: of the run there.
+      random_keys: JAX's kind of random keys, such as threefry2x32; "" where a run does not say.
+      signature: of the user whose jtrust wrote `env`, where that names code (see `permission`).
       jtrust: version that wrote it.
       format: of this file.
     """
@@ -68,14 +67,20 @@ class RunConfig:
     devices: int
     own_networks: dict[str, Any] = dataclasses.field(default_factory=dict)
     episode_length: int = 0
+    keep_checkpoints: int = 0
+    tensorboard: bool = False
+    wandb: bool = False
+    wandb_id: str = ""
+    random_keys: str = ""
+    signature: str = ""
     jtrust: str = __version__
     format: int = FORMAT
 
     @classmethod
     def describe(
-        cls, trainer: Trainer, *, seed: int, total_steps: int, checkpoint_every: int
+        cls, trainer: Trainer, *, seed: int, total_steps: int, checkpoint_every: int, **others: Any
     ) -> RunConfig:
-        """The configuration of a trainer's run."""
+        """The configuration of a trainer's run; `others` are fields as they are."""
         environment = trainer.environment
         return cls(
             env=environment.name,
@@ -98,6 +103,8 @@ class RunConfig:
                     ("policy_network", trainer.own_policy), ("value_network", trainer.own_value)
                 ) if own is not None
             },
+            random_keys=jax.config.jax_default_prng_impl,
+            **others,
         )
 
     def to_json(self) -> str:
@@ -110,21 +117,16 @@ class RunConfig:
         Raises:
           BadArgument: where it is no such text, or of a format that this version does not read.
         """
-        try:
-            fields = json.loads(text)
-        except ValueError as error:
-            raise checks.BadArgument(
-                "RUN_DIR", where, f"its config.json is no JSON ({error}); it has been damaged"
-            ) from error
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            found = fields.get("format") if isinstance(fields, dict) else None
-            raise checks.BadArgument(
-                "RUN_DIR", where,
-                f"its config.json is of format {found}; jtrust {__version__} reads format {FORMAT}",
-            )
-        # What runs did not say at first.
-        fields = {"own_networks": {}, "episode_length": 0} | fields
+        fields = read_fields(text, where)
         known = {f.name: f for f in dataclasses.fields(cls)}
+        # What runs did not say at first is as its default says.
+        for name, field in known.items():
+            if name in ("jtrust", "format"):
+                continue
+            if field.default is not dataclasses.MISSING:
+                fields.setdefault(name, field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                fields.setdefault(name, field.default_factory())
         missing = sorted(set(known) - set(fields))
         unknown = sorted(set(fields) - set(known))
         if missing or unknown:
@@ -135,12 +137,7 @@ class RunConfig:
                     + [f"has the unknown {', '.join(unknown)}"] * bool(unknown)
                 ),
             )
-        kinds = {"str": str, "int": int, "dict[str, Any]": dict}
-        for name, field in known.items():
-            if not isinstance(fields[name], kinds[field.type]) or isinstance(fields[name], bool):
-                raise checks.BadArgument(
-                    "RUN_DIR", where, f"its config.json has {name} = {fields[name]!r}"
-                )
+        check_fields(fields, {name: field.type for name, field in known.items()}, where)
         if _series(fields["jtrust"]) != _series(__version__):
             raise checks.BadArgument(
                 "RUN_DIR", where,
@@ -162,24 +159,43 @@ class RunConfig:
         except TypeError as error:
             raise checks.BadArgument("network", self.network, str(error)) from error
 
-    def make_environment(self) -> Environment:
+    def signed(self) -> RunConfig:
+        """The same with this user's signature, where the environment's name is one of code."""
+        return dataclasses.replace(self, signature=permission.sign(self.env, self.env_options))
+
+    def make_environment(self, run_dir: Path, allow_code: bool = False) -> Environment:
         """The run's environment, made again from its name and options.
 
+        Args:
+          run_dir: where the configuration was read.
+          allow_code: call what the name says, whoever wrote it.
+
         Raises:
-          BadArgument: it was an object, or made by name and then changed.
+          BadArgument: it was an object, or made by name and then changed; or its name is one of
+            code that this user's own jtrust did not write there.
         """
+        permission.check(run_dir, self.env, self.env_options, self.signature, allow_code)
         if not any(mark in self.env for mark in "/:+"):  # as every name that makes one has
             raise checks.BadArgument(
                 "env", None, f"the run was trained in {self.env}, an object; give it again from "
                 "Python: env=..."
             )
-        return make_env(self.env, **self.env_options)
+        try:
+            return make_env(self.env, **self.env_options)
+        except checks.BadArgument:
+            raise
+        except Exception as error:  # a suite's answer to options that no jtrust has written
+            raise checks.BadArgument(
+                "RUN_DIR", run_dir,
+                f"{self.env} cannot be made with the options of its config.json, "
+                f"{self.env_options}: {type(error).__name__}: {error}",
+            ) from error
 
     def make_trainer(
-        self, env: Environment | None = None, devices: Any = None, policy_network: Any = None,
+        self, env: Environment, devices: Any = None, policy_network: Any = None,
         value_network: Any = None,
     ) -> Trainer:
-        """The run's trainer; `env` where the run's own was not made by name.
+        """The run's trainer in its environment.
 
         Raises:
           BadArgument: an environment whose observations or actions are not the run's, or networks
@@ -188,7 +204,7 @@ class RunConfig:
         self.check_own_network("policy_network", policy_network)
         self.check_own_network("value_network", value_network)
         trainer = make_trainer(
-            env if env is not None else self.make_environment(), self.make_algorithm(),
+            env, self.make_algorithm(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
             network=self.make_network(), action_bins=self.action.get("bins"),
             policy_network=policy_network, value_network=value_network, devices=devices,
@@ -247,6 +263,16 @@ class RunConfig:
                     "env", environment.name, f"has {what} {theirs}; the run was trained on {ours}"
                 )
 
+    def check_random_keys(self) -> None:
+        """Raises `BadArgument` where JAX's random keys are of another kind than the run's."""
+        now = jax.config.jax_default_prng_impl
+        if self.random_keys not in ("", now):
+            raise checks.BadArgument(
+                "JAX_DEFAULT_PRNG_IMPL", now,
+                f"the run's random keys are of the kind {self.random_keys}; to go on with it, set "
+                f"JAX_DEFAULT_PRNG_IMPL={self.random_keys}",
+            )
+
     def check_own_network(self, name: str, given: Any) -> None:
         """Raises `BadArgument` where the run's network `name` was a user's own and `given` is not
         one of that class, or the other way round."""
@@ -263,8 +289,7 @@ class RunConfig:
             )
 
     def action_space(self) -> ActionSpace:
-        fields = dict(self.action)
-        return {"bins": Bins, "box": Box, "discrete": Discrete}[fields.pop("kind")](**fields)
+        return action_space(self.action)
 
     def observation_sample(self) -> tuple[Any, str | None]:
         """(the observation that is stored statistics of, as shapes; which one the policy reads)."""

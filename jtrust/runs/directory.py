@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import io
 import itertools
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
 from jtrust import checks
+from jtrust.paths import open_plain, read_plain, user_path
 from jtrust.runs.config import RunConfig
+from jtrust.runs.reading import MOST_BYTES, read_json
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
+TEMPORARY = "config.json.tmp"
+_OURS = (CONFIG, METRICS, LOCK, TEMPORARY, "wandb")
+_LONGEST_LINE = 2**20
 DEFAULT_PARENT = Path("checkpoints")
 
 
@@ -29,7 +34,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path = user_path("RUN_DIR", path)
         self._final: Path | None = None
         self._lock = None
 
@@ -52,8 +57,10 @@ class RunDirectory:
         Raises:
           BadArgument: the directory holds a run or is in use, is a file, or cannot be written.
         """
-        final = Path(path)
-        if (final / CONFIG).exists():
+        final = user_path("run_dir", path)
+        if final.name in ("", ".."):
+            final = final.resolve()
+        if os.path.lexists(final / CONFIG):
             raise checks.BadArgument(
                 "run_dir", path,
                 f"holds a run; go on with it by `jtrust resume {path}`, or name another directory",
@@ -61,7 +68,10 @@ class RunDirectory:
         if os.path.lexists(final) and not final.is_dir():
             raise checks.BadArgument("run_dir", path, "is a file; name a directory")
         try:
-            if final.is_dir() and any(final.iterdir()):
+            # A link and the current directory are not to be replaced by another directory.
+            if final.is_dir() and (
+                any(final.iterdir()) or final.is_symlink() or final.samefile(".")
+            ):
                 directory = cls(final)
             else:
                 directory = cls(final.with_name(f".{final.name}.starting-{os.getpid()}"))
@@ -73,6 +83,7 @@ class RunDirectory:
                 "run_dir", path,
                 f"cannot be made ({_reason(error)}); name a directory that can be written",
             ) from error
+        directory._refuse_links()
         directory.lock()
         return directory
 
@@ -101,6 +112,8 @@ class RunDirectory:
     def _sweep(self) -> None:
         """Removes what killed processes left beside this name before there was a run."""
         for left in self._final.parent.glob(f".{glob.escape(self._final.name)}.starting-*"):
+            if left.is_symlink():
+                continue
             other = RunDirectory(left)
             with contextlib.suppress(checks.BadArgument):
                 other.lock()
@@ -129,7 +142,8 @@ class RunDirectory:
             what = "is a file" if directory.path.exists() else "does not exist"
             raise checks.BadArgument("RUN_DIR", path, f"{what}; give the directory of a run")
         try:
-            text = directory.config_path.read_text(encoding="utf-8")
+            directory._refuse_links()
+            text = read_plain(directory.config_path, MOST_BYTES).decode()
         except FileNotFoundError as error:
             raise checks.BadArgument(
                 "RUN_DIR", path, "holds no run (no config.json); give the directory of a run"
@@ -140,12 +154,26 @@ class RunDirectory:
             ) from error
         return directory, RunConfig.from_json(text, str(path))
 
+    def _refuse_links(self) -> None:
+        """Raises `BadArgument` where what a run reads or writes would lie somewhere else."""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_symlink() and (name in _OURS or name[0].isdecimal()):
+                    raise checks.BadArgument(
+                        "RUN_DIR", self.path,
+                        f"{name} in it is a symbolic link, and a run's own files lie in its own "
+                        f"directory; put what it leads to in its place",
+                    )
+
     def write_config(self, config: RunConfig) -> None:
         """Writes `config.json`, whole or not at all."""
-        temporary = self.config_path.with_suffix(".json.tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(config.to_json())
-            file.flush()
+        temporary = self.path / TEMPORARY
+        temporary.unlink(missing_ok=True)
+        with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+            text = memoryview(config.to_json().encode())
+            while text:
+                text = text[file.write(text):]
             os.fsync(file.fileno())
         os.replace(temporary, self.config_path)
 
@@ -156,7 +184,7 @@ class RunDirectory:
           BadArgument: another process holds it, or the directory cannot be written.
         """
         try:
-            file = open(self.path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
+            file = open_plain(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise checks.BadArgument(
                 "run_dir", self.path,
@@ -165,15 +193,13 @@ class RunDirectory:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = checks.short(file.read(400).decode("utf-8", "replace")) or "another process"
             file.close()
             raise checks.BadArgument(
                 "run_dir", self.path, f"is in use by {holder}; wait for it or stop it"
             ) from error
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         self._lock = file
 
     def unlock(self) -> None:
@@ -183,24 +209,39 @@ class RunDirectory:
             self._lock = None
 
     def cut_metrics(self, iteration: int) -> None:
-        """Drops the lines of `metrics.jsonl` behind `iteration`, and half a line at the end."""
+        """Drops the lines of `metrics.jsonl` behind `iteration`, and half a line at the end.
+
+        Raises:
+          BadArgument: it is no plain file.
+        """
         try:
-            data = self.metrics_path.read_bytes()
+            file = open_plain(self.metrics_path, os.O_RDWR)
         except FileNotFoundError:
             return
-        kept = 0
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                number = json.loads(line)["iteration"]
-            except (ValueError, KeyError, TypeError):
-                break
-            if number > iteration:
-                break
-            kept += len(line)
-        if kept < len(data):
-            os.truncate(self.metrics_path, kept)
+        except OSError as error:
+            raise checks.BadArgument(
+                "RUN_DIR", self.path, f"its {METRICS} cannot be written ({_reason(error)})"
+            ) from error
+        with file, io.BufferedReader(file) as lines:
+            kept = 0
+            while line := lines.readline(_LONGEST_LINE):
+                number = _iteration(line)
+                if number is None or number > iteration:
+                    break
+                kept += len(line)
+            if kept < os.fstat(file.fileno()).st_size:
+                os.truncate(file.fileno(), kept)
+
+
+def _iteration(line: bytes) -> int | None:
+    """The iteration that a whole line of `metrics.jsonl` is of; None for any other line."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        number = read_json(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return number if type(number) is int else None
 
 
 def default_name(env: str, algorithm: str, seed: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,13 +16,17 @@ from jtrust import checks
 from jtrust.environments import Environment
 from jtrust.environments.base import select
 from jtrust.environments.compact import compact
+from jtrust.environments.same import same_environment
 from jtrust.networks import make_policy_network
 from jtrust.normalization import Moments
-from jtrust.own_networks import own_policy
+from jtrust.own_networks import OwnPolicy, own_policy
+from jtrust.paths import user_path
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
+from jtrust.runs.reading import check_size
+from jtrust.startup import check_platform
 from jtrust.training import evaluate_policy
 
 
@@ -47,6 +53,7 @@ def load_policy(
 def _load(
     run_dir: str | os.PathLike, step: int | None, policy_network: nn.Module | None
 ) -> tuple[Policy, RunConfig, int]:
+    check_platform()
     if step is not None:
         checks.whole_number("step", step, minimum=0, maximum=10**15)
     directory, config = RunDirectory.open(run_dir)
@@ -61,8 +68,9 @@ def _load(
         },
         jax.random.key(0), select(sample, policy_key),
     )
+    check_size(str(run_dir), like)
     reader = CheckpointReader(directory.path)
-    step, arrays = reader.newest_whole(step, policy_only=True)
+    step, arrays = reader.newest_whole(step, policy_only=True, like=like)
     stored = from_arrays(arrays, like, str(reader.directory / str(step)))
     stored = jax.tree.map(jax.numpy.asarray, stored)
     moments = stored["observation_moments"].at(policy_key)
@@ -78,6 +86,7 @@ def evaluate(
     stochastic: bool = False,
     env: Any = None,
     policy_network: nn.Module | None = None,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a run's policy over whole episodes, each environment counted once.
 
@@ -90,28 +99,39 @@ def evaluate(
       env: the environment, where the run's own was an object and not a name; or another one with
         the same observations and actions, evaluated as it is.
       policy_network: the run's, where it was given to `train`.
+      allow_code: call the MODULE:CALLABLE that the run names, though it was not this user's own
+        jtrust that began the run.
 
     Returns:
-      {"env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean"}.
+      {"env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean",
+      "nonfinite"}. The last is how many episodes ended in NaN or infinity: means and deviation are
+      of the others alone, and None where there are none.
 
     Raises:
-      BadArgument: as `load_policy`.
+      BadArgument: as `load_policy`; or code to be called that nobody has allowed.
     """
     episodes = checks.whole_number("episodes", episodes, maximum=2**20, example=64)
     seed = checks.whole_number("seed", seed, minimum=0)
     policy, config, step = _load(run_dir, step, policy_network)
-    environment = config.make_environment() if env is None else config.describe_own(env)
+    if env is None:
+        environment = config.make_environment(user_path("RUN_DIR", run_dir), allow_code)
+    else:
+        environment = config.describe_own(env)
     environment = config.with_action_bins(environment)
     config.check_environment(environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
+    whole = ~results["nonfinite"]
+    returns, lengths = results["return"][whole], results["length"][whole]
+    mean = lambda x: float(np.mean(x)) if x.size else None  # noqa: E731
     return {
         "env": environment.name,
         "algorithm": config.algorithm,
         "step": step,
         "episodes": episodes,
-        "return_mean": float(np.mean(results["return"])),
-        "return_std": float(np.std(results["return"])),
-        "length_mean": float(np.mean(results["length"])),
+        "return_mean": mean(returns),
+        "return_std": float(np.std(returns)) if returns.size else None,
+        "length_mean": mean(lengths),
+        "nonfinite": int(np.sum(~whole)),
     }
 
 
@@ -119,17 +139,38 @@ def run_episodes(
     policy: Policy, environment: Environment, episodes: int, seed: int = 0,
     stochastic: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Whole episodes of a policy: {"return", "length", "nonfinite"}, [episodes] each."""
+    """Whole episodes of a policy: {"return", "length", "nonfinite"}, [episodes] each.
+
+    The same network in the same environment is compiled once, though both may be made anew for
+    each call.
+    """
+    network = policy.network
+    try:
+        act = _acting(type(network), getattr(network, "module", network), policy.key, stochastic)
+    except TypeError:  # a module of the user's own that cannot be hashed
+        act = _act(network, policy.key, stochastic)
+    return jax.device_get(
+        evaluate_policy(
+            compact(same_environment(environment)), act, (policy.params, policy.moments),
+            jax.random.key(seed), episodes,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _acting(kind: type, module: nn.Module, key: str | None, stochastic: bool) -> Callable:
+    return _act(kind(module) if issubclass(kind, OwnPolicy) else module, key, stochastic)
+
+
+def _act(network: Any, key: str | None, stochastic: bool) -> Callable:
+    """(parameters and moments, observations, keys [N]) -> actions on the policy's scale."""
 
     def act(params, observation, keys):
-        distribution = policy.distribution(*params, observation)
+        parameters, moments = params
+        inputs = moments.normalize(select(observation, key))
+        distribution = network.apply(parameters, inputs)
         if stochastic:
             return jax.vmap(lambda d, k: d.sample(k))(distribution, keys)
         return distribution.mode()
 
-    return jax.device_get(
-        evaluate_policy(
-            compact(environment), act, (policy.params, policy.moments), jax.random.key(seed),
-            episodes,
-        )
-    )
+    return act

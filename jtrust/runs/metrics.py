@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import importlib.util
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from jtrust import checks
+from jtrust.paths import open_plain
+from jtrust.runs.config import RunConfig
+from jtrust.runs.directory import RunDirectory
 
 
 class MetricsWriter(Protocol):
@@ -37,7 +45,7 @@ class JsonLines:
 
     def __init__(self, path: Path):
         self._path = path
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        self._file = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -52,17 +60,28 @@ class JsonLines:
         self._file.close()
 
 
-class TensorBoard:
-    """Event files beside the metrics, for TensorBoard."""
+def check_services(tensorboard: bool, wandb: bool) -> None:
+    """Raises `BadArgument` where a service's package is not installed; nothing is imported."""
+    for wanted, name, module in (
+        (tensorboard, "tensorboard", "tensorboardX"), (wandb, "wandb", "wandb"),
+    ):
+        checks.truth_value(name, wanted)
+        if wanted and module not in sys.modules and importlib.util.find_spec(module) is None:
+            raise checks.BadArgument(name, True, f"needs `pip install 'jtrust[{name}]'`")
 
-    def __init__(self, path: Path):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise checks.BadArgument(
-                "tensorboard", True, "needs `pip install jtrust[tensorboard]`"
-            ) from error
-        self._writer = SummaryWriter(str(path))
+
+class TensorBoard:
+    """Event files beside the metrics, for TensorBoard.
+
+    Args:
+      path: where they go.
+      done: the step from which a run goes on; what earlier files have behind it is hidden.
+    """
+
+    def __init__(self, path: Path, done: int = 0):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(path), purge_step=done + 1 if done else None)
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         for key, value in row.items():
@@ -74,17 +93,36 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A Weights & Biases run."""
+    """A Weights & Biases run; the same one again under the same `name`."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any]):
-        try:
-            import wandb
-        except ImportError as error:
-            raise checks.BadArgument("wandb", True, "needs `pip install jtrust[wandb]`") from error
-        self._run = wandb.init(project="jtrust", dir=str(path), config=dict(config))
+    def __init__(self, path: Path, config: Mapping[str, Any], name: str):
+        import wandb
+
+        self._run = wandb.init(
+            project="jtrust", dir=str(path), config=dict(config), id=name, resume="allow"
+        )
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         self._run.log({k: v for k, v in row.items() if v is not None}, step=row["step"])
 
     def close(self) -> None:
         self._run.finish()
+
+
+def open_writers(
+    stack: contextlib.ExitStack, directory: RunDirectory, config: RunConfig, done: int = 0
+) -> list[MetricsWriter]:
+    """What a run's metrics go to from step `done` on; each is closed with the stack."""
+    path = directory.path
+    writers: list[MetricsWriter] = []
+    for wanted, opened in (
+        (True, lambda: JsonLines(directory.metrics_path)),
+        (config.tensorboard, lambda: TensorBoard(path, done)),
+        (config.wandb, lambda: WeightsAndBiases(
+            path, dataclasses.asdict(config), config.wandb_id
+        )),
+    ):
+        if wanted:
+            writers.append(opened())
+            stack.callback(writers[-1].close)
+    return writers

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from jtrust import checks
 from jtrust.runs.config import RunConfig
 
 Row = Mapping[str, Any]
@@ -110,7 +111,7 @@ class LiveProgress:
             expand=True,
         )
         self._task = self._bar.add_task(
-            f"{config.algorithm} on {config.env}", total=config.total_iterations
+            checks.printable(f"{config.algorithm} on {config.env}"), total=config.total_iterations
         )
         self._live = Live(
             self._render(), console=Console(stderr=True), refresh_per_second=4,

@@ -6,55 +6,35 @@ import collections
 import contextlib
 import dataclasses
 import os
-import time
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import NamedSharding
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.networks import NetworkConfig
-from jtrust.policy import Policy
+from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter, from_arrays
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory, default_name
-from jtrust.runs.metrics import JsonLines, MetricsWriter, TensorBoard, WeightsAndBiases, to_row
+from jtrust.runs.metrics import MetricsWriter, check_services, open_writers, to_row
 from jtrust.runs.progress import Progress, Silent
+from jtrust.runs.result import Result, columns, make_policy
+from jtrust.runs.saver import Clock, Saver
 from jtrust.runs.signals import StopRequest
 from jtrust.runs.upgrades import upgraded
-from jtrust.startup import collector_paused
+from jtrust.startup import check_platform, collector_paused
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.mesh import STATE_SPEC
 
 # Iterations dispatched before the metrics of the oldest are read: the device always has the next.
 _AHEAD = 2
 _DEFAULT_CHECKPOINTS = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-      policy: acts; see `jtrust.policy.Policy`.
-      state: the whole training state, on the device.
-      metrics: {key: array over the iterations of this call}; NaN where there was no value.
-      trainer: what was trained.
-      run_dir: where the run is kept, or None.
-      stopped_by: number of the signal that ended it early, or None.
-    """
-
-    policy: Policy
-    state: TrainState
-    metrics: dict[str, np.ndarray]
-    trainer: Trainer
-    run_dir: str | None
-    stopped_by: int | None
 
 
 def train(
@@ -77,8 +57,12 @@ def train(
     wandb: bool = False,
     make_progress: Callable[[RunConfig, float], Progress] | None = None,
     default_run_dir: bool = False,
+    hand_on_signals: bool = True,
 ) -> Result:
     """Trains a policy.
+
+    SIGINT and SIGTERM end training after the iterations in hand and a checkpoint, and are then
+    handed on to whoever handled them before: Ctrl-C raises KeyboardInterrupt.
 
     Args:
       env: a name for `jtrust.make_env`, an `Environment`, a Brax `Env`, or an object with pure
@@ -103,10 +87,17 @@ def train(
       wandb: also send metrics to Weights & Biases.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.
       default_run_dir: keep the run under `checkpoints/`, by the name of what is trained.
+      hand_on_signals: False only returns, with the signal's number in `stopped_by`.
 
     Raises:
       BadArgument: an argument that will not do, with what would.
+      TrainingFailed: every step of an iteration gave NaN or infinity.
+      OSError: metrics or the last checkpoint could not be written.
+      KeyboardInterrupt: after Ctrl-C, once a checkpoint is written and everything closed.
     """
+    check_platform()
+    if run_dir is not None:
+        run_dir = user_path("run_dir", run_dir)
     seed = checks.whole_number("seed", seed, minimum=0)
     total_steps = checks.whole_number(
         "steps" if default_run_dir else "total_steps", total_steps, maximum=10**15,
@@ -119,6 +110,7 @@ def train(
         checks.truth_value(name, wanted)
         if wanted and run_dir is None and not default_run_dir:
             raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
+    check_services(tensorboard, wandb)
     trainer = make_trainer(
         env, TRPO() if algorithm is None else algorithm, num_envs=num_envs,
         unroll_length=unroll_length, network=network, action_bins=action_bins,
@@ -128,22 +120,26 @@ def train(
     config = RunConfig.describe(
         trainer, seed=seed, total_steps=total_steps,
         checkpoint_every=checkpoint_every or max(iterations // _DEFAULT_CHECKPOINTS, 1),
+        keep_checkpoints=keep_checkpoints, tensorboard=tensorboard, wandb=wandb,
+        wandb_id=_new_wandb_id() if wandb else "",
     )
-    directory = None
-    if run_dir is not None:
-        directory = RunDirectory.create(run_dir)
-    elif default_run_dir:
-        directory = RunDirectory.create_default(default_name(config.env, config.algorithm, seed))
-
     with contextlib.ExitStack() as stack:
+        # From here on: a signal while the program compiles also leaves a run that can go on. It
+        # is handed on when everything below is closed and unlocked.
+        stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
+        directory = None
+        if run_dir is not None:
+            directory = RunDirectory.create(run_dir)
+        elif default_run_dir:
+            name = default_name(config.env, config.algorithm, seed)
+            directory = RunDirectory.create_default(name)
         if directory is not None:
             stack.callback(directory.unlock)
             stack.callback(directory.abandon)
-        # From here on: a signal while the program compiles also leaves a run that can go on.
-        stop = stack.enter_context(StopRequest())
+            config = config.signed()
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
-        clock = _Clock(trainer.steps_per_iteration)
+        clock = Clock(trainer.steps_per_iteration)
         with collector_paused():
             state = trainer.init(jax.random.key(seed))
             program = _traced(trainer, state)
@@ -158,10 +154,9 @@ def train(
         writers: list[MetricsWriter] = []
         if begun is not None:
             begun.result()
-            writers = _open_writers(stack, directory, config, tensorboard, wandb)
+            writers = open_writers(stack, directory, config)
         return _run(
-            trainer, iterate, config, state, 0, directory, writers, progress, clock, stop,
-            keep_checkpoints,
+            trainer, iterate, config, state, 0, directory, writers, progress, clock, stop, stack
         )
 
 
@@ -173,8 +168,12 @@ def resume(
     policy_network: nn.Module | None = None,
     value_network: nn.Module | None = None,
     devices: Sequence[jax.Device] | int | None = None,
-    keep_checkpoints: int = 0,
+    keep_checkpoints: int | None = None,
+    tensorboard: bool | None = None,
+    wandb: bool | None = None,
+    allow_code: bool = False,
     make_progress: Callable[[RunConfig, float], Progress] | None = None,
+    hand_on_signals: bool = True,
 ) -> Result:
     """Goes on with a run from its newest whole checkpoint, exactly as if it had never stopped.
 
@@ -185,14 +184,22 @@ def resume(
       env: the environment, where the run's own was an object and not a name.
       policy_network, value_network: the run's, where they were given to `train`.
       devices: which devices, or how many; by default all.
-      keep_checkpoints: how many of the newest to keep; 0 keeps all.
-      make_progress: as for `train`.
+      keep_checkpoints, tensorboard, wandb: as for `train`, from now on; None goes on as the run
+        was begun.
+      allow_code: call the MODULE:CALLABLE that the run names, though it was not this user's own
+        jtrust that began the run; from then on it counts as this user's.
+      make_progress, hand_on_signals: as for `train`.
 
     Raises:
-      BadArgument: no run there, none of its checkpoints whole, or one that does not fit.
+      BadArgument: no run there, none of its checkpoints whole, one that does not fit, or code to
+        be called that nobody has allowed.
+      TrainingFailed, OSError, KeyboardInterrupt: as `train`.
     """
-    keep_checkpoints = checks.whole_number("keep_checkpoints", keep_checkpoints, minimum=0)
+    check_platform()
     directory, config = RunDirectory.open(run_dir)
+    CheckpointReader(directory.path).check_training_state()
+    config.check_random_keys()
+    config = _with_sinks(config, keep_checkpoints, tensorboard, wandb)
     if total_steps is not None:
         total_steps = checks.whole_number(
             "steps", total_steps, maximum=10**15, example=config.total_steps
@@ -200,13 +207,17 @@ def resume(
         config = dataclasses.replace(config, total_steps=total_steps)
     if env is not None:
         env = config.describe_own(env)
+    else:
+        env = config.make_environment(directory.path, allow_code)
+        if allow_code:
+            config = config.signed()
     trainer = config.make_trainer(env, devices, policy_network, value_network)
-    directory.lock()
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
+        directory.lock()
         stack.callback(directory.unlock)
-        stop = stack.enter_context(StopRequest())
-        clock = _Clock(trainer.steps_per_iteration)
-        state, step = restore(trainer, run_dir)
+        clock = Clock(trainer.steps_per_iteration)
+        state, step = restore(trainer, directory.path)
         done = step // trainer.steps_per_iteration
         if total_steps is not None and config.total_iterations < done:
             raise checks.BadArgument(
@@ -214,10 +225,12 @@ def resume(
             )
         directory.write_config(config)
         directory.cut_metrics(done)
-        writers = _open_writers(stack, directory, config, False, False)
+        writers = open_writers(stack, directory, config, step)
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
-        progress.note(f"going on from step {step:,} of {run_dir}")
+        progress.note(checks.printable(f"going on from step {step:,} of {directory.path}"))
+        if config.wandb and wandb is None:
+            progress.note("metrics go to Weights & Biases, as the run was begun (or: --no-wandb)")
         if trainer.mesh.size != config.devices:
             # Said, since it is the one thing that makes a resumed run differ by rounding.
             progress.note(
@@ -227,9 +240,27 @@ def resume(
         with collector_paused():
             iterate = _traced(trainer, state).compile()
         return _run(
-            trainer, iterate, config, state, done, directory, writers, progress, clock, stop,
-            keep_checkpoints,
+            trainer, iterate, config, state, done, directory, writers, progress, clock, stop, stack
         )
+
+
+def _with_sinks(
+    config: RunConfig, keep_checkpoints: int | None, tensorboard: bool | None, wandb: bool | None
+) -> RunConfig:
+    """The configuration with what is not None in place of what the run was begun with."""
+    if keep_checkpoints is not None:
+        keep_checkpoints = checks.whole_number("keep_checkpoints", keep_checkpoints, minimum=0)
+    changes = {"keep_checkpoints": keep_checkpoints, "tensorboard": tensorboard, "wandb": wandb}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    config = dataclasses.replace(config, **changes)
+    check_services(config.tensorboard, config.wandb)
+    if config.wandb and not config.wandb_id:
+        config = dataclasses.replace(config, wandb_id=_new_wandb_id())
+    return config
+
+
+def _new_wandb_id() -> str:
+    return secrets.token_hex(4)
 
 
 def restore(
@@ -237,8 +268,8 @@ def restore(
 ) -> tuple[TrainState, int]:
     """A stored training state, placed on the trainer's devices, and its step."""
     reader = CheckpointReader(run_dir)
-    step, arrays = reader.newest_whole(step)
     like = jax.eval_shape(trainer.init, jax.random.key(0))
+    step, arrays = reader.newest_whole(step, like=like)
     host_state = from_arrays(upgraded(arrays), like, str(reader.directory / str(step)))
     shardings = jax.tree.map(
         lambda spec: NamedSharding(trainer.mesh, spec), STATE_SPEC,
@@ -247,15 +278,6 @@ def restore(
     # Copied, so that the device owns memory which the first iteration may overwrite.
     placed = jax.jit(lambda s: jax.tree.map(jax.numpy.copy, s), out_shardings=shardings)(host_state)
     return placed, step
-
-
-def make_policy(trainer: Trainer, state: TrainState) -> Policy:
-    """The policy of a training state."""
-    return Policy(
-        trainer.policy_network, trainer.environment.action, state.policy,
-        state.observation_moments.at(trainer.environment.policy_key),
-        trainer.environment.policy_key,
-    )
 
 
 def _begin(
@@ -270,36 +292,36 @@ def _begin(
     directory.cut_metrics(0)
 
 
-def _traced(trainer: Trainer, state: TrainState) -> jax.stages.Lowered:
+def _traced(trainer: Trainer, state: TrainState) -> jax.stages.Lowered | _Uncompiled:
     """The program of an iteration, to be compiled; what it is given, it overwrites."""
+    if jax.config.jax_disable_jit:
+        return _Uncompiled(trainer.iterate)
     return jax.jit(trainer.iterate, donate_argnums=0).lower(state)
 
 
-def _open_writers(
-    stack: contextlib.ExitStack, directory: RunDirectory, config: RunConfig, tensorboard: bool,
-    wandb: bool,
-) -> list[MetricsWriter]:
-    writers: list[MetricsWriter] = [JsonLines(directory.metrics_path)]
-    if tensorboard:
-        writers.append(TensorBoard(directory.path))
-    if wandb:
-        writers.append(WeightsAndBiases(directory.path, dataclasses.asdict(config)))
-    for writer in writers:
-        stack.callback(writer.close)
-    return writers
+@dataclasses.dataclass(frozen=True)
+class _Uncompiled:
+    """Stands for a program where JAX_DISABLE_JIT says that nothing is to be compiled."""
+
+    function: Callable
+
+    def compile(self) -> Callable:
+        return self.function
 
 
 def _run(
     trainer: Trainer, iterate: Callable[[TrainState], tuple], config: RunConfig,
     state: TrainState, done: int, directory: RunDirectory | None, writers: list[MetricsWriter],
-    progress: Progress, clock: _Clock, stop: StopRequest, keep_checkpoints: int,
+    progress: Progress, clock: Clock, stop: StopRequest, stack: contextlib.ExitStack,
 ) -> Result:
     """Iterates from `done` to the end, or until a signal."""
     rows: list[dict[str, Any]] = []
     saver = None
     if directory is not None:
-        writer = CheckpointWriter(directory.path, keep_checkpoints)
-        saver = _Saver(writer, progress, done * trainer.steps_per_iteration)
+        writer = CheckpointWriter(directory.path, config.keep_checkpoints)
+        # Whatever ends the run: the directory is unlocked behind the last byte of a checkpoint.
+        stack.callback(writer.close)
+        saver = Saver(writer, progress, done * trainer.steps_per_iteration)
 
     def report(iteration: int, metrics: Any, checkpoint: TrainState | None) -> None:
         row = to_row({
@@ -336,51 +358,8 @@ def _run(
     return Result(
         policy=make_policy(trainer, state),
         state=state,
-        metrics=_columns(rows),
+        metrics=columns(rows),
         trainer=trainer,
         run_dir=None if directory is None else str(directory.path),
         stopped_by=stop.number,
     )
-
-
-class _Saver:
-    """Checkpoints on their way; one that fails is told of, and the next one tried."""
-
-    def __init__(self, writer: CheckpointWriter, progress: Progress, last: int):
-        self._writer, self._progress, self._last = writer, progress, last
-
-    def save(self, step: int, state: TrainState) -> None:
-        try:
-            self._writer.save(step, state)
-        except OSError as error:
-            self._progress.note(f"warning: {error}; training goes on")
-            self._writer.save(step, state)
-        self._last = step
-
-    def finish(self, step: int, state: TrainState) -> None:
-        try:
-            if step != self._last:
-                self.save(step, state)
-            self._writer.wait()
-        finally:
-            self._writer.close()
-
-
-class _Clock:
-    """Seconds since the start, and the rate between two readings."""
-
-    def __init__(self, steps: int):
-        self._steps, self._start = steps, time.perf_counter()
-        self._last = self._start
-
-    def read(self) -> dict[str, float]:
-        now = time.perf_counter()
-        rate = self._steps / max(now - self._last, 1e-9)
-        self._last = now
-        return {"time/seconds": now - self._start, "time/steps_per_second": rate}
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    keys = rows[0] if rows else ()
-    nan = float("nan")
-    return {k: np.asarray([nan if row[k] is None else row[k] for row in rows]) for k in keys}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -12,34 +12,56 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While entered, the first signal is only noted, in `number`; a second one ends the process.
+    """While entered, the first signal is only noted, in `number`; a second one stops at once.
 
     Checkpoints are renamed into place when they are whole, so the second signal leaves the
     last one as it was. Outside the main thread, where Python allows no handlers, nothing changes.
+
+    Args:
+      hand_on: on leaving, hand the signal on to whoever handled it before: Python's own handler
+        raises KeyboardInterrupt, SIGTERM's default ends the process, and a user's handler is
+        called. So is a second signal, where it comes. False: it is for the caller to act on
+        `number`, and a second signal ends the process.
 
     Attributes:
       number: the signal that came, or None.
     """
 
-    def __init__(self):
+    def __init__(self, hand_on: bool = False):
         self.number: int | None = None
+        self._hand_on = hand_on
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._note)
+                # One that is not Python's could not be put back.
+                if signal.getsignal(number) is not None:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
+        self._put_back()
+        if self._hand_on and self.number is not None:
+            signal.raise_signal(self.number)
+
+    def _put_back(self) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
-            os.write(sys.stderr.fileno(), b"jtrust: stopped; the last checkpoint is whole\n")
-            os._exit(exit_status(number))
-        self.number = number
+        if self.number is None:
+            self.number = number
+            return
+        if self._hand_on:
+            self._put_back()
+            self._hand_on = number != self.number  # the same has then been heard
+            signal.raise_signal(number)
+            return
+        with contextlib.suppress(OSError):
+            os.write(2, b"jtrust: stopped; the last checkpoint is whole\n")
+        os._exit(exit_status(number))
 
 
 def exit_status(number: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,14 @@ import numpy as np
 _ADDED = {"rewards_seen.least": 0.0, "rewards_seen.most": 1.0, "rewards_seen.ended": 1.0}
 
 
+def with_added(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a whole training state, or their shapes, with those that came later."""
+    return {name: np.float32(value) for name, value in _ADDED.items()} | dict(arrays)
+
+
 def upgraded(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a whole training state, by name, with what was added since it was written."""
-    new = {name: np.float32(value) for name, value in _ADDED.items()} | dict(arrays)
+    """The arrays of a whole training state, by name, as this version has them."""
+    new = with_added(arrays)
     for name in ("last_episodes.return", "last_episodes.length"):
         if name in new:  # NaN once stood for "no episode has ended yet"
             new[name] = np.nan_to_num(new[name])

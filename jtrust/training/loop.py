@@ -146,6 +146,7 @@ class Trainer:
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first iteration, placed on the mesh; `key` is consumed."""
+        checks.random_key("key", key)
         if isinstance(key, jax.core.Tracer):
             return self._init.__wrapped__(key)  # options are for the outermost program alone
         return self._init(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jtrust import checks
+from jtrust.startup import check_platform
 from jtrust.training.state import TrainState
 
 AXIS = "envs"
@@ -31,6 +33,7 @@ def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh
     Raises:
       BadArgument: more devices than there are, or a number that does not divide `num_envs`.
     """
+    check_platform()
     if devices is None:
         devices = jax.devices()
     elif isinstance(devices, Sequence):
@@ -48,9 +51,25 @@ def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh
 def per_shard(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
     """`function`, written for one shard, over the whole mesh."""
     # Brax's own loops carry constants in, which the check of replication does not follow.
-    return jax.shard_map(
+    sharded = jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
+
+    @functools.wraps(sharded)
+    def call(*args: Any) -> Any:
+        if mesh.size == 1 and jax.config.jax_disable_jit:
+            return _as_one_shard(function, mesh, args)
+        return sharded(*args)
+
+    return call
+
+
+def _as_one_shard(function: Callable, mesh: Mesh, args: tuple) -> Any:
+    """`function` of one shard without `shard_map`, which compiles each operation anew each time
+    where nothing is compiled as a whole: a `vmap` over one gives the axis its name as well."""
+    with jax.default_device(mesh.devices.flat[0]):
+        result = jax.vmap(function, axis_name=AXIS)(*jax.tree.map(lambda x: x[None], args))
+        return jax.tree.map(lambda x: x[0], result)
 
 
 def environment_index(count: int) -> jax.Array:

@@ -75,7 +75,8 @@ def test_a_time_limit_that_the_callable_takes_is_the_loops_too_and_options_may_b
 
 
 @pytest.mark.parametrize(("env", "says"), [
-    ("nowhere:make", "no module nowhere"), ("json.nowhere:make", "no module json.nowhere"),
+    ("nowhere:make", "no module nowhere"), ("flax.nowhere:make", "no module flax.nowhere"),
+    ("json.tool:main", "standard library"),
     ("cart:mke", "it has .*make"), ("cart:", "it has"), ("cart:jtrust", "function or a class"),
     ("broken:make", "ZeroDivisionError"), ("needy:make", "no_such_package"),
     ("failing:make", "raised RuntimeError: no robot"), ("failing:needs", "missing 1 required"),

@@ -131,7 +131,8 @@ def test_evaluation_counts_each_environment_once_and_needs_no_training_state(fin
     run_dir, result = finished
     found = jtrust.evaluate(run_dir, episodes=10)
     assert set(found) == {
-        "env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean"
+        "env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean",
+        "nonfinite",
     }
     assert (found["step"], found["episodes"], found["length_mean"]) == (1024, 10, 30.0)
     # One environment by hand: fast has no randomness, so every episode is this one.
