@@ -20,7 +20,7 @@ _INTERFACE = (
 _BATCH = (5, 3)  # leading axes that a module is tried with; it meets one, two and none
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class OwnNetwork:
     """A module behind a layer of ours, scale * x + shift, that takes up new statistics.
 

@@ -50,6 +50,10 @@ def overflow(state: Any) -> jax.Array:
     return jnp.zeros(jnp.shape(state.done), bool)
 
 
+# What to do about it, for whoever reads that it happened.
+MORE_ROOM = "contacts or constraints were lost for want of room; give more naconmax or njmax"
+
+
 def fixed_for_all(model: Any, field: str) -> bool:
     """Whether Warp's worlds cannot differ in a field of an `mjx.Model`, such as "opt.timestep".
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,10 @@ from jtrust.environments import Environment
 from jtrust.environments.base import select
 from jtrust.environments.compact import compact
 from jtrust.environments.same import same_environment
-from jtrust.networks import make_policy_network
+from jtrust.environments.warp_physics import MORE_ROOM
+from jtrust.networks import Network, make_policy_network
 from jtrust.normalization import Moments
-from jtrust.own_networks import OwnPolicy, own_policy
+from jtrust.own_networks import own_policy
 from jtrust.paths import user_path
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
@@ -120,6 +122,8 @@ def evaluate(
     environment = config.with_action_bins(environment)
     config.check_environment(environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
+    if crowded := int(np.sum(results["overflow"])):
+        warnings.warn(f"in {crowded} of {episodes} episodes {MORE_ROOM}", stacklevel=2)
     whole = ~results["nonfinite"]
     returns, lengths = results["return"][whole], results["length"][whole]
     mean = lambda x: float(np.mean(x)) if x.size else None  # noqa: E731
@@ -139,16 +143,15 @@ def run_episodes(
     policy: Policy, environment: Environment, episodes: int, seed: int = 0,
     stochastic: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Whole episodes of a policy: {"return", "length", "nonfinite"}, [episodes] each.
+    """Whole episodes of a policy: {"return", "length", "nonfinite", "overflow"}, [episodes] each.
 
     The same network in the same environment is compiled once, though both may be made anew for
     each call.
     """
-    network = policy.network
     try:
-        act = _acting(type(network), getattr(network, "module", network), policy.key, stochastic)
+        act = _acting(policy.network, policy.key, stochastic)
     except TypeError:  # a module of the user's own that cannot be hashed
-        act = _act(network, policy.key, stochastic)
+        act = _acting.__wrapped__(policy.network, policy.key, stochastic)
     return jax.device_get(
         evaluate_policy(
             compact(same_environment(environment)), act, (policy.params, policy.moments),
@@ -158,11 +161,7 @@ def run_episodes(
 
 
 @functools.lru_cache(maxsize=8)
-def _acting(kind: type, module: nn.Module, key: str | None, stochastic: bool) -> Callable:
-    return _act(kind(module) if issubclass(kind, OwnPolicy) else module, key, stochastic)
-
-
-def _act(network: Any, key: str | None, stochastic: bool) -> Callable:
+def _acting(network: Network, key: str | None, stochastic: bool) -> Callable:
     """(parameters and moments, observations, keys [N]) -> actions on the policy's scale."""
 
     def act(params, observation, keys):

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
+from jtrust.environments.warp_physics import MORE_ROOM
 from jtrust.networks import NetworkConfig
 from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter, from_arrays
@@ -332,6 +333,11 @@ def _run(
         for out in writers:
             out.write(row)
         progress.update(row)
+        if row["environment/overflow"] and not any(r["environment/overflow"] for r in rows[:-1]):
+            progress.note(
+                f"warning: at {row['environment/overflow']:,} steps of iteration {iteration} "
+                f"{MORE_ROOM}; further ones are counted in environment/overflow"
+            )
         if row["environment/nonfinite"] >= trainer.steps_per_iteration:
             raise checks.TrainingFailed(
                 f"{config.env} gave NaN or infinity at every step of iteration {iteration}; "

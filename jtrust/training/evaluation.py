@@ -31,8 +31,9 @@ def evaluate_policy(
       episodes: N.
 
     Returns:
-      {"return": [N], "length": [N], "nonfinite": bool [N]}; an episode that gave NaN or infinity
-      ends there, with the rewards before it.
+      {"return": [N], "length": [N], "nonfinite": bool [N], "overflow": bool [N]}; an episode that
+      gave NaN or infinity ends there, with the rewards before it; in one that overflowed, the
+      physics lost contacts or constraints for want of room.
     """
     start_key, action_key = jax.random.split(key)
     variation_key = jax.random.fold_in(key, 2)  # none of the two that the split gave
@@ -55,6 +56,7 @@ def evaluate_policy(
             "return": result["return"] + jnp.where(running, outcome.reward, 0.0),
             "length": result["length"] + running,
             "nonfinite": result["nonfinite"] | (running & outcome.nonfinite),
+            "overflow": result["overflow"] | (running & outcome.overflow),
         }
         running = running & ~(outcome.termination | outcome.truncation)
         return moved, running, result, t + 1
@@ -63,6 +65,7 @@ def evaluate_policy(
         "return": jnp.zeros(episodes, jnp.float32),
         "length": jnp.zeros(episodes, jnp.int32),
         "nonfinite": jnp.zeros(episodes, bool),
+        "overflow": jnp.zeros(episodes, bool),
     }
     start = (batch.begin(starts, variation), jnp.ones(episodes, bool), result, jnp.int32(0))
     return jax.lax.while_loop(going_on, step, start)[2]
