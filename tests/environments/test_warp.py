@@ -14,9 +14,8 @@ import pytest
 import jtrust
 from jtrust.cli import main
 from jtrust.environments import batch, warp_physics
-from jtrust.environments.base import check_devices
 from jtrust.environments.compact import compact
-from jtrust.environments.warp_physics import OVERFLOW
+from jtrust.environments.warp_physics import OVERFLOW, check_devices
 
 registry = pytest.importorskip("mujoco_playground").registry
 pytest.importorskip("warp")
