@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.environments import warp_physics
 from jtrust.environments.tracing import trace_pair, trace_variation
+from jtrust.environments.warp_physics import Physics
 
 State = Any  # one environment's state; has .obs, .reward and .done
 DEFAULT_EPISODE_LENGTH = 1000
@@ -163,17 +163,6 @@ def own_truncation(state: State) -> jax.Array:
     return jnp.zeros(jnp.shape(state.done), bool)
 
 
-def check_devices(environment: Environment, devices: Iterable[jax.Device]) -> None:
-    """Raises `BadArgument` where an environment's physics does not run on one of the devices."""
-    for device in devices:
-        if environment.platforms is not None and device.platform not in environment.platforms:
-            raise checks.BadArgument(
-                "env", environment.name,
-                f"its physics is Warp's, which does not run on a {device.platform}; use backend "
-                "jax",
-            )
-
-
 # Options of `describe` that every suite takes beside its own.
 COMMON_OPTIONS = ("episode_length", "policy_observation", "value_observation")
 
@@ -234,10 +223,8 @@ def describe(
     sample = jax.ShapeDtypeStruct((), jnp.int32) if isinstance(action, Discrete) else (
         jax.ShapeDtypeStruct((action.size,), jnp.float32)
     )
-    physics = warp_physics.Physics()
-    reset, step, start = trace_pair(
-        physics.reset(env.reset), physics.step(env.step), key, sample, variation
-    )
+    physics = Physics()
+    reset, step, start = trace_pair(*physics.of(env), key, sample, variation)
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start.obs)
     policy_key, value_key = _choose_keys(observation, policy_observation, value_observation)
     for key in {policy_key: 0, value_key: 0}:

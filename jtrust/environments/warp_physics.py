@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,8 @@ import numpy as np
 
 from jtrust import checks
 
+# What it means, and what to do.
+MORE_ROOM = "contacts or constraints were lost for want of room; give more naconmax or njmax"
 # Under this name a state's `info` tells whether the step before it lost contacts or constraints.
 OVERFLOW = "physics_overflow"
 
@@ -50,8 +52,15 @@ def overflow(state: Any) -> jax.Array:
     return jnp.zeros(jnp.shape(state.done), bool)
 
 
-# What to do about it, for whoever reads that it happened.
-MORE_ROOM = "contacts or constraints were lost for want of room; give more naconmax or njmax"
+def check_devices(environment: Any, devices: Iterable[jax.Device]) -> None:
+    """Raises `BadArgument` where an environment's physics does not run on one of the devices."""
+    for device in devices:
+        if environment.platforms is not None and device.platform not in environment.platforms:
+            raise checks.BadArgument(
+                "env", environment.name,
+                f"its physics is Warp's, which does not run on a {device.platform}; use backend "
+                "jax",
+            )
 
 
 def fixed_for_all(model: Any, field: str) -> bool:
@@ -60,7 +69,7 @@ def fixed_for_all(model: Any, field: str) -> bool:
     Either they share it, or Warp does not read it.
     """
     types = _warp_types()
-    if types is None or not isinstance(model._impl, types.ModelWarp):
+    if types is None or not isinstance(getattr(model, "_impl", None), types.ModelWarp):
         return False
     name = field.replace("_impl.", "").replace(".", "__")
     return not types._BATCH_DIM["Model"].get(name, False)
@@ -101,23 +110,20 @@ class Physics:
         """Where the physics runs, as in `Environment.platforms`."""
         return None if self._structure is None else ("cpu", "gpu")
 
-    def reset(self, function: Callable) -> Callable:
-        """An environment's own `reset`, giving states to keep."""
+    def of(self, env: Any) -> tuple[Callable, Callable]:
+        """An environment's own `reset` and `step`, from states to keep to states to keep."""
+        if _warp_types() is None:
+            return env.reset, env.step
 
         def reset(*args):
             with self._traced():
-                return self._plain(function(*args))
-
-        return reset if _warp_types() else function
-
-    def step(self, function: Callable) -> Callable:
-        """An environment's own `step`, from a state to keep to the next one."""
+                return self._plain(env.reset(*args))
 
         def step(state, *args):
             with self._traced():
-                return self._plain(function(self._whole(state), *args))
+                return self._plain(env.step(self._whole(state), *args))
 
-        return step if _warp_types() else function
+        return reset, step
 
     def _plain(self, state: Any) -> Any:
         """A state as MJX has it -> one to keep."""

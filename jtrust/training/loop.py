@@ -18,7 +18,7 @@ from jtrust.advantages import gae
 from jtrust.algorithms import Algorithm, Batch, fit_values, init_value_optimizer
 from jtrust.algorithms.minibatches import largest_divisor, minibatches_for
 from jtrust.environments import Environment, describe, make_env, with_action_bins
-from jtrust.environments.base import check_devices, select
+from jtrust.environments.base import select
 from jtrust.environments.batch import (
     Episodes,
     begin,
@@ -29,6 +29,7 @@ from jtrust.environments.batch import (
     whole_starts,
 )
 from jtrust.environments.compact import compact
+from jtrust.environments.warp_physics import check_devices
 from jtrust.networks import (
     INPUT_LAYER,
     OUTPUT_LAYER,

@@ -10,16 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mujoco_playground import registry
 
 import jtrust
 from jtrust.cli import main
 from jtrust.environments import batch, warp_physics
-from jtrust.environments.base import check_devices
 from jtrust.environments.compact import compact
-from jtrust.environments.warp_physics import OVERFLOW
+from jtrust.environments.warp_physics import OVERFLOW, check_devices
 
-registry = pytest.importorskip("mujoco_playground").registry
-pytest.importorskip("warp")
 # Room for the contacts of eight hoppers; by default there is some for thousands.
 HOPPER = {"naconmax": 8 * 32}
 # What runs a few times only need not be fast, but soon there.
@@ -189,6 +187,35 @@ def test_contacts_that_find_no_room_are_told_of_in_the_state_alone(little, capfd
     _, state, (*_, lost) = rollout(environment, keys, actions_for(environment, 25, 8))
     assert lost.any() and state.info[OVERFLOW].dtype == bool
     assert capfd.readouterr().out == ""  # of kernels that are compiled nothing is said either
+
+
+def test_contacts_that_find_no_room_are_counted_and_warned_of_once(tmp_path):
+    class Notes:
+        """A progress that remembers what it is told."""
+
+        def __init__(self, *_):
+            notes.append(self)
+            self.said = []
+
+        def note(self, text):
+            self.said.append(text)
+
+        def update(self, row): ...
+
+        def close(self): ...
+
+    notes = []
+    result = jtrust.train(
+        named("HopperStand", naconmax=64, njmax=1, episode_length=20), jtrust.NPG(), num_envs=8,
+        unroll_length=16, total_steps=3 * 128, run_dir=tmp_path / "run", devices=1,
+        make_progress=Notes,
+    )
+    lost = result.metrics["environment/overflow"]
+    assert np.sum(lost > 0) > 1 and np.all(lost <= 128)
+    (said,) = notes[0].said
+    assert f"at {lost[lost > 0][0]:,} steps of iteration" in said and "njmax" in said
+    with pytest.warns(UserWarning, match="of 4 episodes .*for want of room"):
+        jtrust.evaluate(tmp_path / "run", episodes=4)
 
 
 def test_room_for_contacts_is_an_option():
