@@ -82,8 +82,9 @@ def test_tasks_train_with_every_algorithm(make, algorithm):
     trainer = jtrust.make_trainer(make(), algorithm, num_envs=8, unroll_length=8, devices=1)
     _, metrics = iterate(trainer, 2)
     for row in metrics:
-        assert row["policy/kl"] > 0 and row["policy/accepted"]
-        assert row["environment/nonfinite"] == 0
+        # Some of these tasks pay nothing at first, and nothing is learned from that.
+        assert (row["policy/kl"] > 0) == (row["policy/kl_limit"] > 0) == row["policy/accepted"]
+        assert row["environment/nonfinite"] == 0 and row["value/loss"] > 0
 
 
 def test_what_is_left_out_of_states_is_nothing_that_the_physics_reads():
