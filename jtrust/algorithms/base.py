@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.trust_region import cache_states, fisher_operator, in_state_blocks, mean_over
+from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
 
 Params = Any
 DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
@@ -225,8 +225,9 @@ class Surrogate:
     ) -> Callable[[Params], Params]:
         """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
         observation = flatten_time(self._batch.observation[::stride])
-        block = cache_states(observation.shape[0]) if self._batch.on_cpu else None
-        distribution_fn = in_state_blocks(self._distribution_fn, block)
+        distribution_fn = self._distribution_fn
+        if self._batch.on_cpu:
+            distribution_fn = in_state_blocks(distribution_fn)
         return fisher_operator(
             lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis,
             flatten_time(self._batch.weights()[::stride]),

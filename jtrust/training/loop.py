@@ -277,9 +277,8 @@ class Trainer:
     def fresh_starts(self, state: TrainState, keys: jax.Array) -> Any:
         """Start states for the episodes that begin in this iteration, [M, ...] each leaf.
 
-        Those of this shard's environments; or of all, where the groups that share start states
-        reach over shards, which happens with a number of environments per device that eight, or
-        a smaller divisor of eight and all of them, does not divide.
+        Those of this shard's environments; or those of all shards, where groups that share start
+        states reach over them: where `start_group` does not divide a device's environments.
         """
         group = start_group(self.num_envs)
         with jax.named_scope("fresh_starts"):

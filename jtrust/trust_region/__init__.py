@@ -6,7 +6,6 @@ distance is the mean KL divergence.
 
 from jtrust.trust_region.conjugate_gradient import conjugate_gradient
 from jtrust.trust_region.fisher import (
-    cache_states,
     fisher_operator,
     fisher_vector_product,
     in_state_blocks,
@@ -17,7 +16,6 @@ from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
 __all__ = [
     "LineSearch",
     "backtracking_line_search",
-    "cache_states",
     "conjugate_gradient",
     "fisher_operator",
     "fisher_vector_product",

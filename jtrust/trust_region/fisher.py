@@ -68,31 +68,24 @@ def fisher_operator(
 _BLOCK, _LEAST_BLOCK = 4096, 1024
 
 
-def cache_states(count: int) -> int | None:
-    """How many of `count` states a CPU should take at a time; None for all of them.
-
-    A CPU's cache holds the hidden layers of a few thousand states and not those of all, which a
-    product would fetch from memory for every layer.
-    """
-    size = max((n for n in range(1, min(_BLOCK, count) + 1) if count % n == 0), default=count)
-    return size if _LEAST_BLOCK <= size < count else None
-
-
 def in_state_blocks(
-    distribution_fn: Callable[[Params, jax.Array], Distribution], block: int | None,
+    distribution_fn: Callable[[Params, jax.Array], Distribution],
 ) -> Callable[[Params, jax.Array], Distribution]:
-    """(params, observations [B, O]) -> distribution [B], `block` states after another.
+    """(params, observations [B, O]) -> distribution [B], one block of states after another.
 
-    An accelerator takes all states at once: `block` None.
+    For CPUs: their cache holds the hidden layers of a few thousand states and not those of all,
+    which a product would fetch from memory for every layer. An accelerator is better given all
+    states at once.
     """
-    if block is None:
-        return distribution_fn
 
     def apply(params: Params, observation: jax.Array) -> Distribution:
         count = observation.shape[0]
+        size = max((n for n in range(1, min(_BLOCK, count) + 1) if count % n == 0), default=count)
+        if not _LEAST_BLOCK <= size < count:
+            return distribution_fn(params, observation)
         blocks = jax.lax.map(
             lambda o: distribution_fn(params, o).broadcast(),
-            observation.reshape(count // block, block, *observation.shape[1:]),
+            observation.reshape(count // size, size, *observation.shape[1:]),
         )
         return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), blocks)
 

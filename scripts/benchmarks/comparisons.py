@@ -94,14 +94,15 @@ def sb3(gpu: bool, repeats: int) -> Iterator[Row]:
         return
     keys = jax.random.split(jax.random.key(0), 5)
     x = jax.random.normal(keys[0], (states // 256, 256, inputs))
-    network = make_policy_network(NetworkConfig(), jtrust.Box(actions))
+    on_cpu = jax.devices()[0].platform == "cpu"
+    network = make_policy_network(NetworkConfig(), jtrust.Box(actions), on_cpu=on_cpu)
     params = network.init(keys[1], x[0])
     distribution = network.apply(params, x)
     action = distribution.sample(keys[2])
     advantage = jax.random.normal(keys[3], x.shape[:2]) + 0.3 * action[..., 0]
     batch = jtrust.algorithms.Batch(
         x, x, action, (advantage - advantage.mean()) / advantage.std(), jnp.zeros(x.shape[:2]),
-        jax.random.split(keys[4], 256),
+        jax.random.split(keys[4], 256), on_cpu=on_cpu,
     )
     theirs = make_update(x.reshape(states, -1), action.reshape(states, -1), batch.advantage.ravel())
     programs = {"sb3-contrib": theirs}

@@ -139,13 +139,14 @@ def fisher(gpu: bool, repeats: int) -> list[Row]:
 
 
 def _fisher(states: int, sizes: tuple[int, ...], repeats: int) -> list[Row]:
-    network = make_policy_network(NetworkConfig(policy_layers=sizes), jtrust.Box(8))
+    on_cpu = jax.devices()[0].platform == "cpu"
+    network = make_policy_network(NetworkConfig(policy_layers=sizes), jtrust.Box(8), on_cpu=on_cpu)
     x = jax.random.normal(jax.random.key(0), (1, states, 27))
     params = network.init(jax.random.key(1), x[0])
     batch = jtrust.algorithms.Batch(
         x, x, jax.random.normal(jax.random.key(2), (1, states, 8)),
         jax.random.normal(jax.random.key(3), (1, states)), jnp.zeros((1, states)),
-        jax.random.split(jax.random.key(4), states),
+        jax.random.split(jax.random.key(4), states), on_cpu=on_cpu,
     )
     products = 10
 
