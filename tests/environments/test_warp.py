@@ -329,7 +329,9 @@ def test_a_robot_walks_as_in_mujoco_and_trains(go1_models, tmp_path):
     import mujoco
 
     environment = named(
-        "Go1JoystickFlatTerrain", naconmax=256, domain_randomization=True, episode_length=20
+        "Go1JoystickFlatTerrain", naconmax=256, domain_randomization=True, episode_length=20,
+        # So much that a robot that stumbles about is paid something, which it mostly is not.
+        **{"reward_config.scales.tracking_lin_vel": 100.0},
     )
     result = jtrust.train(
         environment, jtrust.TRPO(damping=0.1), num_envs=8, unroll_length=8, total_steps=64,
