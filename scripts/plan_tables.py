@@ -168,23 +168,34 @@ def make_tables() -> None:
     print(TABLES.relative_to(ROOT))
 
 
+# Columns of a GPU's table, and what of `Plan.launches_by_phase` is in each; all else is the rest.
+PHASES = {
+    "physics": ("physics",), "rest of the rollout": ("rollout",),
+    "fresh starts": ("fresh_starts",), "value fit": ("value_fit",),
+}
+
+
 def _gpu_table(found: list[dict], steps: int) -> list[str]:
-    lines = [
-        "| task | algorithm | launches | physics | physics a step | value fit | the rest | "
-        "memory | compiled in |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    head = [
+        "task", "algorithm", "launches", "physics a step", *PHASES, "the rest", "memory",
+        "compiled in",
     ]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in found:
         scale = steps / row["steps"]
         phases = {k: v * scale for k, v in row["phases"].items()}
-        values = None if row["algorithm"] == BRAX else phases.get("value_fit", 0)
-        rest = row["launches"] * scale - phases["physics"] - (values or 0)
-        lines.append(
-            f"| {row['env']} | {row['algorithm']} | {row['launches'] * scale:,.0f} | "
-            f"{phases['physics']:,.0f} | {row['physics_launches_per_step']:,.0f} | "
-            f"{'-' if values is None else format(values, ',.0f')} | {rest:,.0f} | "
-            f"{row['memory_bytes'] / 1e6:,.0f} MB | {row['compile_seconds']:.0f} s |"
-        )
+        parts = {
+            name: sum(phases[k] for k in kinds) if set(kinds) <= set(phases) else None
+            for name, kinds in PHASES.items()
+        }
+        rest = row["launches"] * scale - sum(x for x in parts.values() if x is not None)
+        cells = [
+            row["env"], row["algorithm"], f"{row['launches'] * scale:,.0f}",
+            f"{row['physics_launches_per_step']:,.0f}",
+            *("-" if x is None else f"{x:,.0f}" for x in parts.values()), f"{rest:,.0f}",
+            f"{row['memory_bytes'] / 1e6:,.0f} MB", f"{row['compile_seconds']:.0f} s",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

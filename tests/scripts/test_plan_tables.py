@@ -41,7 +41,8 @@ def test_tables_scale_to_the_same_number_of_steps(tmp_path, monkeypatch):
     steps = 4096 * 64
     rows = [
         dict(target="h100", env="ant", algorithm="trpo", steps=steps, launches=1000,
-             phases={"physics": 640, "value_fit": 60, "rest": 300}, physics_launches_per_step=10,
+             phases={"physics": 640, "rollout": 50, "fresh_starts": 20, "value_fit": 60,
+                     "line_search": 30, "rest": 200}, physics_launches_per_step=10,
              collectives={}, **common),
         dict(target="h100", env="ant", algorithm="brax-ppo", steps=steps // 2, launches=700,
              phases={"physics": 600, "rest": 100}, physics_launches_per_step=20, collectives={},
@@ -54,8 +55,8 @@ def test_tables_scale_to_the_same_number_of_steps(tmp_path, monkeypatch):
         path.write_text(json.dumps(row))
     plan_tables.make_tables()
     text = (tmp_path / "tables.md").read_text()
-    assert "| ant | trpo | 1,000 | 640 | 10 | 60 | 300 | 5 MB | 7 s |" in text
-    assert "| ant | brax-ppo | 1,400 | 1,200 | 20 | - | 200 | 5 MB | 7 s |" in text
+    assert "| ant | trpo | 1,000 | 10 | 640 | 50 | 20 | 60 | 230 | 5 MB | 7 s |" in text
+    assert "| ant | brax-ppo | 1,400 | 20 | 1,200 | - | - | - | 200 | 5 MB | 7 s |" in text
     assert "| ant | trpo | 5 MB | 5 | none | 7 s |" in text
     assert "compiled, not run" in text
 
