@@ -88,8 +88,9 @@ def batch_of(steps=16, envs=64):
     )
 
 
-@pytest.mark.parametrize("own", [None, OwnPolicy()], ids=["ours", "own"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.name)
+@pytest.mark.parametrize(("algorithm", "own"), [
+    *((algorithm, None) for algorithm in ALGORITHMS), (jtrust.TRPO(), OwnPolicy()),
+], ids=lambda x: getattr(x, "name", "own" if x else "ours"))
 def test_the_kl_is_measured_as_float64_has_it_where_products_are_rounded(algorithm, own):
     changes = {"target_kl": 1e-4} if hasattr(algorithm, "target_kl") else {}
     algorithm = dataclasses.replace(algorithm, max_kl=1e-4, entropy_cost=0.0, **changes)
@@ -151,8 +152,9 @@ def products(jaxpr, inside=""):
 FULL = (jax.lax.Precision.HIGHEST,) * 2
 
 
-@pytest.mark.parametrize("squash", [False, True])
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: a.name)
+@pytest.mark.parametrize(("algorithm", "squash"), [
+    *((algorithm, False) for algorithm in ALGORITHMS), (jtrust.PPO(), True),
+], ids=lambda x: getattr(x, "name", x))
 def test_every_product_but_those_of_physics_is_full_float32(algorithm, squash):
     trainer = jtrust.make_trainer(
         Pushed(), algorithm, num_envs=16, unroll_length=8, devices=1,
