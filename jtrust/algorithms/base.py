@@ -166,7 +166,7 @@ class Surrogate:
 
     L(θ) = E[π_θ(a|s) / π_old(a|s) Â(s, a)] + entropy_cost E[H(π_θ(·|s))] / A, over all shards,
     for actions of A dimensions (1 for a discrete one). Expectations are over the steps that are
-    whole, by the batch's weights.
+    whole, by the batch's weights; the first also takes in the broken ones (`Batch.broken`).
     """
 
     def __init__(

@@ -25,7 +25,8 @@ class Trajectory:
       termination: bool [T, N].
       truncation: bool [T, N].
       truncation_value: value of the true last observation where truncated, 0 elsewhere, [T, N].
-      whole: whether the simulator gave finite numbers, bool [T, N]; other steps count for nothing.
+      whole: whether the simulator gave finite numbers, bool [T, N]; other steps count in the
+        policy's surrogate objective alone.
     """
 
     observation: Any
