@@ -42,12 +42,11 @@ def gae(
     deltas = rewards + discount * after - values
     decays = jnp.where(ends.astype(bool), 0.0, discount * gae_lambda)
 
-    def backwards(advantage, step):
-        delta, decay = step
-        advantage = delta + decay * advantage
-        return advantage, advantage
+    # A linear recurrence is associative: 2 log2 T operations on everything instead of T on a slice
+    # each, which on an accelerator would start a few kernels for every step of time.
+    def then(later, earlier):
+        (decay_after, sum_after), (decay, delta) = later, earlier
+        return decay * decay_after, delta + decay * sum_after
 
-    _, advantages = jax.lax.scan(
-        backwards, jnp.zeros_like(deltas[0]), (deltas, decays), reverse=True
-    )
+    _, advantages = jax.lax.associative_scan(then, (decays, deltas), reverse=True)
     return advantages, advantages + values

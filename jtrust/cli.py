@@ -49,8 +49,8 @@ class TrainOptions:
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     steps: int = 1_000_000
     """Environment steps to train for; rounded up to whole iterations."""
-    num_envs: int = 64
-    """Environments side by side, over all devices; on an accelerator take thousands."""
+    num_envs: int | None = None
+    """Environments side by side, over all devices; by default 64 on CPUs, 4096 on accelerators."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
     seed: int = 0
@@ -147,7 +147,7 @@ class ProfileOptions:
     """SUITE/NAME, such as brax/ant; see `jtrust envs`."""
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
-    num_envs: int = 64
+    num_envs: int | None = None
     """Environments side by side, over all devices."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
@@ -189,7 +189,7 @@ class PlanOptions:
     description of a GPU."""
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
-    num_envs: int = 64
+    num_envs: int | None = None
     """Environments side by side, over all devices."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""

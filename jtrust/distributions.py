@@ -8,6 +8,8 @@ Each distribution is a frozen pytree whose arrays are leaves, so `jax.vmap`, `ja
     entropy()             in nats, [...]
     mode()                the action of the deterministic policy
     kl_divergence(other)  D_KL(self || other) in nats, [...]
+    kl_parts(other)       the same in two parts that add up to it, [...] each: (of where the
+                          actions lie, of how far they deviate from there)
     fisher(tangent)       the Fisher information in the distribution's own parameters, times a
                           tangent (the same class, holding a derivative in each leaf)
     broadcast()           the same distribution with every leaf expanded to the full batch shape
@@ -98,11 +100,20 @@ class DiagonalGaussian:
         return self.broadcast().mean
 
     def kl_divergence(self, other: DiagonalGaussian) -> jax.Array:
-        # ½ ((μ - μ')/σ')² + ½ (σ²/σ'² - 1) - log(σ/σ'), with expm1 so that two nearly equal
-        # policies give their true small divergence and not the rounding of terms near one.
+        of_mean, of_deviation = self.kl_parts(other)
+        return of_mean + of_deviation
+
+    def kl_parts(self, other: DiagonalGaussian) -> tuple[jax.Array, jax.Array]:
+        """Σ ½ ((μ - μ')/σ')², and Σ ½ (σ²/σ'² - 1) - log(σ/σ'), which is that of the deviations.
+
+        With expm1, so that two nearly equal policies give their true small divergence and not the
+        rounding of terms near one.
+        """
         log_ratio = self.log_std - other.log_std
         z = (self.mean - other.mean) * jnp.exp(-other.log_std)
-        return jnp.sum(0.5 * (z**2 + jnp.expm1(2.0 * log_ratio)) - log_ratio, axis=-1)
+        of_mean = jnp.sum(0.5 * z**2, axis=-1)
+        of_deviation = jnp.sum(0.5 * jnp.expm1(2.0 * log_ratio) - log_ratio, axis=-1)
+        return tuple(jnp.broadcast_arrays(of_mean, of_deviation))
 
     def fisher(self, tangent: DiagonalGaussian) -> DiagonalGaussian:
         return type(self)(tangent.mean * jnp.exp(-2.0 * self.log_std), 2.0 * tangent.log_std)
@@ -186,6 +197,11 @@ class Categorical:
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.logits, axis=-1)
+
+    def kl_parts(self, other: Categorical) -> tuple[jax.Array, jax.Array]:
+        """All of the divergence is the choice's: there is no deviation that moves apart from it."""
+        divergence = self.kl_divergence(other)
+        return divergence, jnp.zeros_like(divergence)
 
     def kl_divergence(self, other: Categorical) -> jax.Array:
         log_p, log_q = self.log_probs, other.log_probs

@@ -65,7 +65,7 @@ def minibatches_for(steps: int, shards: int = 1) -> int:
 
     Returns:
       The largest divisor of the whole rollout's steps that is not above the number wanted: the
-      same on any number of shards. (`check_minibatches` refuses shards that it does not divide.)
+      same on any number of shards. (`make_trainer` refuses shards that it does not divide.)
     """
     return largest_divisor(steps * shards, min(max(steps * shards // 512, 8), 128))
 

@@ -15,19 +15,21 @@ from jtrust.algorithms.base import (
     Algorithm,
     Batch,
     DistributionFn,
+    Limits,
     Params,
     Surrogate,
+    deviation_mask,
     finite,
     hyperparameters,
+    is_large,
     policy_metrics,
     static,
     tree_add,
     tree_dot,
-    within,
 )
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
-from jtrust.networks import DEVIATION
-from jtrust.trust_region import backtracking_line_search, mean_over
+from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.trust_region import LineSearch, backtracking_line_search, mean_over
 
 
 @jax.tree_util.register_dataclass
@@ -56,32 +58,33 @@ class _ProximalPolicy(Algorithm):
 
     Attributes:
       learning_rate: Adam's step size for the policy.
-      epochs: passes over a batch.
-      minibatches: gradient steps per pass; by default one for every 512 steps of the rollout,
-        from 8 to 128 (`minibatches_for`).
+      epochs: passes over a batch. None: 5, or 4 where it comes in parts.
+      minibatches: gradient steps per pass. None: one for every 512 steps of the rollout, from 8 to
+        128 (`minibatches_for`), or 8 for each of several parts.
       max_gradient_norm: gradients are scaled down to this norm.
-      target_kl: mean KL divergence per update that is aimed at, where `adaptive`.
+      target_kl: mean KL divergence per update that is aimed at, where `adaptive`; each of several
+        parts aims at its share. None: 0.01, or 0.08 where a batch comes in parts.
       adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
         penalty by the penalty's coefficient.
     """
 
     _minibatched: ClassVar[tuple[str, ...]] = ("minibatches", "value_minibatches")
 
-    max_kl: float = 0.05
-    entropy_cost: float = 0.003
     learning_rate: float = 3e-4
-    epochs: int = static(5)
+    epochs: int | None = static(None)
     minibatches: int | None = static(None)
     max_gradient_norm: float = 1.0
-    target_kl: float = 0.01
+    target_kl: float | None = None
     adaptive: bool = static(True)
 
     def __post_init__(self):
         super().__post_init__()
         checks.real_number("learning_rate", self.learning_rate, above=0, example=3e-4)
-        checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
+        if self.epochs is not None:
+            checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
         checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
-        checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
+        if self.target_kl is not None:
+            checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
         checks.truth_value("adaptive", self.adaptive)
 
     def optimizer(
@@ -92,10 +95,9 @@ class _ProximalPolicy(Algorithm):
         A deviation that is a parameter of its own (`log_std`) moves the policy in every state at
         once. At a rate that moves the means by enough it would be gone before they are learned.
         """
-        scales, _ = ravel_pytree(jax.tree_util.tree_map_with_path(
-            lambda path, x: jnp.broadcast_to(
-                1.0 if getattr(path[-1], "key", None) == DEVIATION else rate_scale, x.shape
-            ), params,
+        scales, _ = ravel_pytree(jax.tree.map(
+            lambda x, m: jnp.broadcast_to(jnp.where(m > 0, 1.0, rate_scale), x.shape),
+            params, deviation_mask(params),
         ))
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
@@ -109,6 +111,18 @@ class _ProximalPolicy(Algorithm):
             jnp.float32(self.initial_coefficient()),
         )
 
+    def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
+        of_all = super().by_size(num_envs, unroll_length)
+        parts = largest_divisor(num_envs, 4) if is_large(num_envs, unroll_length) else 1
+        parts = parts if self.parts is None else self.parts
+        if parts == 1:
+            return of_all | {"max_kl": 0.05, "target_kl": 0.01, "epochs": 5}
+        of_part = max(num_envs * unroll_length // parts, 1)
+        return of_all | {
+            "parts": parts, "max_kl": 0.1, "target_kl": 0.08, "epochs": 4,
+            "minibatches": largest_divisor(of_part, 8),
+        }
+
     def initial_coefficient(self) -> jax.Array | float:
         return 0.0
 
@@ -118,15 +132,15 @@ class _ProximalPolicy(Algorithm):
         """What gradient steps bring down, without the entropy term, per state [B]."""
         raise NotImplementedError
 
-    def update(
+    def step(
         self, state: PPOState, params: Params, distribution_fn: DistributionFn, batch: Batch,
-        axis_name: str | None = None,
+        limits: Limits, axis_name: str | None = None,
     ) -> tuple[Params, PPOState, dict[str, jax.Array]]:
         surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
         shape = batch.advantage.shape
         data = (
             batch.observation, batch.action, batch.advantage, batch.weights(),
-            batch.surrogate_weights(),
+            surrogate.advantage_weight.reshape(shape),
             *jax.tree.map(
                 lambda x: x.reshape(*shape, *x.shape[1:]), (surrogate.old, surrogate.old_log_prob)
             ),
@@ -149,7 +163,8 @@ class _ProximalPolicy(Algorithm):
         taught = (skipped < outside.size) & (batch.trust > 0) & surrogate.finite()
         with jax.named_scope("line_search"):
             move = jax.tree.map(lambda n, p: jnp.where(taught, n - p, 0.0), new_params, params)
-            kept = self._keep_inside(surrogate, move, batch.trust)
+            move = self._shorten_deviation(surrogate, move, limits)
+            kept = self._keep_inside(surrogate, move, limits)
         accepted = kept.accepted & taught
         measured = jax.tree.map(
             lambda m, u: jnp.where(accepted, m, u), kept.aux, surrogate.unmoved()
@@ -164,7 +179,7 @@ class _ProximalPolicy(Algorithm):
             fisher = surrogate.fisher(stride=max(shape[0] // 8, 1))
             predicted = 0.5 * scale**2 * tree_dot(move, fisher(move))
         metrics = policy_metrics(
-            measured, predicted, accepted, scale, self.max_kl * batch.trust
+            measured, predicted, accepted, scale, limits
         )
         metrics["policy/skipped"] = skipped
         metrics["policy/learning_rate"] = self.learning_rate * state.rate_scale
@@ -180,11 +195,22 @@ class _ProximalPolicy(Algorithm):
         metrics.update(self.own_metrics(outside, state.kl_coefficient, axis_name))
         return new_params, state, metrics
 
-    def _keep_inside(self, surrogate: Surrogate, move: Params, trust: jax.Array | float):
+    def _shorten_deviation(self, surrogate: Surrogate, move: Params, limits: Limits) -> Params:
+        """A deviation that is a parameter is drawn back apart to its limit, and nothing with it."""
+        if limits.kl_std is None:
+            return move
+        mask = deviation_mask(move)
+        alone = jax.tree.map(jnp.multiply, move, mask)
+        over = surrogate.at(tree_add(surrogate.old_params, alone))["kl_std"] / limits.kl_std
+        # A little inside, for the divergence is not quite quadratic.
+        short = jnp.where(over > 1.0, 0.95 * jax.lax.rsqrt(jnp.maximum(over, 1.0)), 1.0)
+        return jax.tree.map(lambda x, m: x * (m * short + (1.0 - m)), move, mask)
+
+    def _keep_inside(self, surrogate: Surrogate, move: Params, limits: Limits) -> LineSearch:
         def accept(scale):
             candidate = tree_add(surrogate.old_params, move, scale)
             measured = surrogate.at(candidate)
-            good = within(measured["kl"], self.max_kl * trust) & finite(candidate)
+            good = limits.hold(measured) & finite(candidate)
             return good & jnp.isfinite(measured["gain"]), measured
 
         return backtracking_line_search(accept, surrogate.unmoved(), factor=0.7, max_trials=20)
@@ -197,8 +223,9 @@ class _ProximalPolicy(Algorithm):
         Too far is more than 1.5 `target_kl`, or out of the trust region; too short is less than
         `target_kl` / 1.5.
         """
-        too_far = (kl > 1.5 * self.target_kl) | drawn_back
-        return too_far, (kl < self.target_kl / 1.5) & ~too_far
+        target = self.target_kl / self.parts
+        too_far = (kl > 1.5 * target) | drawn_back
+        return too_far, (kl < target / 1.5) & ~too_far
 
     def adapt(self, state: PPOState, too_far: jax.Array, too_short: jax.Array) -> PPOState:
         """What the next update starts from, given what became of this one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -13,15 +14,17 @@ from jtrust.algorithms.base import (
     Algorithm,
     Batch,
     DistributionFn,
+    Limits,
     Params,
     Surrogate,
+    deviation_mask,
     finite,
     hyperparameters,
+    is_large,
     policy_metrics,
     static,
     tree_add,
     tree_dot,
-    within,
 )
 from jtrust.trust_region import backtracking_line_search, conjugate_gradient
 
@@ -52,16 +55,24 @@ class _NaturalGradient(Algorithm):
     def init(self, params: Params) -> Any:
         return ()
 
-    def update(
+    def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
+        max_kl = 0.08 if is_large(num_envs, unroll_length) else 0.01
+        return super().by_size(num_envs, unroll_length) | {"max_kl": max_kl}
+
+    def limits_of_parts(self, limits: Limits) -> Limits:
+        """Steps of the means in directions of their own add up by their divergences."""
+        limits = super().limits_of_parts(limits)
+        return dataclasses.replace(limits, kl=limits.kl / self.parts)
+
+    def step(
         self, state: Any, params: Params, distribution_fn: DistributionFn, batch: Batch,
-        axis_name: str | None = None,
+        limits: Limits, axis_name: str | None = None,
     ) -> tuple[Params, Any, dict[str, jax.Array]]:
-        """maximise L(θ) subject to E_s[D_KL(π_old || π_θ)] <= δ, which is max_kl or less.
+        """maximise L(θ) subject to E_s[D_KL(π_old || π_θ)] <= δ, that of `limits`.
 
         Schulman et al., 2015 (arXiv:1502.05477), appendix C: with g = ∇L and F the Fisher
         matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 δ / dᵀFd), θ = θ_old + α β d.
         """
-        limit = self.max_kl * batch.trust
         surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
         with jax.named_scope("policy_gradient"):
             gradient = surrogate.gradient()
@@ -73,12 +84,11 @@ class _NaturalGradient(Algorithm):
             # of the quadratic model.
             curvature = tree_dot(direction, gradient)
             curvature -= self.damping * tree_dot(direction, direction)
-        length = jnp.sqrt(2.0 * limit / jnp.where(curvature > 0, curvature, jnp.inf))
-        full_step = jax.tree.map(lambda d: length * d, direction)
+            full_step, predicted = self._longest(direction, curvature, fisher, limits)
         with jax.named_scope("line_search"):
-            scale, accepted, measured = self.choose_scale(surrogate, params, full_step, limit)
+            scale, accepted, measured = self.choose_scale(surrogate, params, full_step, limits)
             # Where nothing may move, a step of length zero was found good at once.
-            accepted &= limit > 0
+            accepted &= limits.kl > 0
             scale = jnp.where(accepted, scale, 0.0)
             measured = jax.tree.map(
                 lambda m, u: jnp.where(accepted, m, u), measured, surrogate.unmoved()
@@ -86,15 +96,41 @@ class _NaturalGradient(Algorithm):
         new_params = jax.tree.map(
             lambda p, d: jnp.where(accepted, p + scale * d, p), params, full_step
         )
-        metrics = policy_metrics(measured, scale**2 * limit, accepted, scale, limit)
+        metrics = policy_metrics(measured, scale**2 * predicted, accepted, scale, limits)
         norm = jnp.sqrt(tree_dot(gradient, gradient))
         sound = finite((gradient, direction)) & ((curvature > 0) | (norm == 0))
         metrics["policy/skipped"] = 1.0 - sound.astype(jnp.float32)
         metrics["policy/cg_residual"] = residual / jnp.where(norm > 0, norm, 1.0)
         return new_params, state, metrics
 
+    def _longest(
+        self, direction: Params, curvature: jax.Array,
+        fisher: Callable[[Params], Params], limits: Limits,
+    ) -> tuple[Params, jax.Array]:
+        """The longest step along `direction` that the quadratic model allows, and its KL, [].
+
+        Where the deviation has a limit and is a parameter of its own, F has no entries between it
+        and the rest, so it is shortened apart and the rest takes what is left. Deviations that the
+        network gives for each state are held by the search alone, which shortens the whole step.
+        """
+        def length(kl: jax.Array, curvature: jax.Array) -> jax.Array:
+            return jnp.sqrt(2.0 * kl / jnp.where(curvature > 0, curvature, jnp.inf))
+
+        whole = length(limits.kl, curvature)
+        if limits.kl_std is None:
+            return jax.tree.map(lambda d: whole * d, direction), limits.kl
+        mask = deviation_mask(direction)
+        of_deviation = jax.tree.map(jnp.multiply, direction, mask)
+        undamped = tree_add(fisher(of_deviation), of_deviation, -self.damping)
+        deviation_curvature = tree_dot(of_deviation, undamped)
+        short = jnp.minimum(whole, length(limits.kl_std, deviation_curvature))
+        kl_std = 0.5 * short**2 * deviation_curvature
+        rest = length(limits.kl - kl_std, curvature - deviation_curvature)
+        step = jax.tree.map(lambda d, m: d * (m * short + (1.0 - m) * rest), direction, mask)
+        return step, limits.kl
+
     def choose_scale(
-        self, surrogate: Surrogate, params: Params, full_step: Params, limit: jax.Array
+        self, surrogate: Surrogate, params: Params, full_step: Params, limits: Limits
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """How much of the full step to take: (α [], accepted [], what was measured there)."""
         raise NotImplementedError
@@ -125,13 +161,13 @@ class TRPO(_NaturalGradient):
         )
         checks.whole_number("max_backtracks", self.max_backtracks, maximum=1000, example=30)
 
-    def choose_scale(self, surrogate, params, full_step, limit):
+    def choose_scale(self, surrogate, params, full_step, limits):
         def accept(scale):
             candidate = tree_add(params, full_step, scale)
             measured = surrogate.at(candidate)
             # A comparison with NaN is false, so only the parameters need a look of their own.
-            good = within(measured["kl"], limit) & (measured["gain"] > 0) & finite(candidate)
-            return good | (limit <= 0), measured
+            good = limits.hold(measured) & (measured["gain"] > 0) & finite(candidate)
+            return good | (limits.kl <= 0), measured
 
         search = backtracking_line_search(
             accept, surrogate.unmoved(), factor=self.backtrack_factor,
@@ -152,10 +188,10 @@ class NPG(_NaturalGradient):
 
     name: ClassVar[str] = "npg"
 
-    def choose_scale(self, surrogate, params, full_step, limit):
+    def choose_scale(self, surrogate, params, full_step, limits):
         full = surrogate.at(tree_add(params, full_step))
-        over = full["kl"] / limit
-        fits = within(full["kl"], limit)
+        over = limits.exceeded(full)
+        fits = limits.hold(full)
 
         def shorten():
             # A little inside the limit: the cubic term that made the step too long is still there.
@@ -163,5 +199,5 @@ class NPG(_NaturalGradient):
             return scale, surrogate.at(tree_add(params, full_step, scale))
 
         scale, measured = jax.lax.cond(fits, lambda: (jnp.float32(1.0), full), shorten)
-        accepted = within(measured["kl"], limit) & finite(tree_add(params, full_step, scale))
+        accepted = limits.hold(measured) & finite(tree_add(params, full_step, scale))
         return scale, accepted, measured

@@ -100,7 +100,7 @@ def plan(
     algorithm: Algorithm | None = None,
     *,
     target: str,
-    num_envs: int = 64,
+    num_envs: int | None = None,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
     action_bins: int | None = None,

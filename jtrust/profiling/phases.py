@@ -50,6 +50,7 @@ PHYSICS, INFERENCE, STARTS = "physics", "policy inference", "fresh starts"
 GRADIENT, PRODUCTS, SEARCH = (
     "update: gradient", "update: Fisher-vector products", "update: line search"
 )
+IN_PARTS, ROUNDS = "update, in parts", "value rounds before it"
 
 
 def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
@@ -89,6 +90,13 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     def update(function: Callable) -> Callable[[], Any]:
         return shard(function, (STATE_SPEC, _batch_spec(trainer)), REPLICATED, ready, batch)
 
+    again = []
+    if trainer.algorithm.value_rounds > 1:
+        run = shard(
+            trainer.evaluate_again, (STATE_SPEC, BY_TIME, _batch_spec(trainer)),
+            (STATE_SPEC, _batch_spec(trainer)), ready, trajectory, batch,
+        )
+        again = [Part(ROUNDS, run)]
     return [
         Part(WHOLE, lambda: trainer.iterate(state)),
         Part(ROLLOUT, rollout),
@@ -97,6 +105,7 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         Part(INFERENCE, inference),
         Part("advantages", estimate),
         Part("normalization", normalization),
+        *again,
         *[Part(name, update(f), behind) for name, f, behind in _update_parts(trainer)],
         Part("value fit", update(trainer.fit_values)),
     ]
@@ -135,6 +144,8 @@ def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
     def gradient(state, batch):
         return Surrogate(state.policy, apply, batch, algorithm.entropy_cost, AXIS).gradient()
 
+    if algorithm.parts > 1:  # the same program several times over
+        return [(IN_PARTS, whole, None)]
     if algorithm.name in ("trpo", "npg"):
         return [
             (GRADIENT, gradient, None),

@@ -93,7 +93,7 @@ def profile(
     algorithm: Algorithm | None = None,
     *,
     trace_dir: str | os.PathLike,
-    num_envs: int = 64,
+    num_envs: int | None = None,
     unroll_length: int = 64,
     network: NetworkConfig | None = None,
     action_bins: int | None = None,
@@ -139,7 +139,7 @@ def profile(
     return Profile(
         env=trainer.environment.name,
         algorithm=trainer.algorithm.name,
-        num_envs=num_envs,
+        num_envs=trainer.num_envs,
         unroll_length=unroll_length,
         device=used[0].device_kind,
         devices=len(used),
@@ -251,7 +251,8 @@ def _trace(trainer: Trainer, state: TrainState, parts: list[Part], path: Path) -
 
 def _short_unroll(trainer: Trainer) -> int:
     """The fewest steps of an iteration, 2 or more, that minibatches can be cut from."""
-    counts = trainer.algorithm.minibatch_counts().values()
+    counts = [count for count in trainer.algorithm.all_minibatches().values() if count]
+    counts = [count * trainer.algorithm.parts for count in counts]
     per_device = trainer.num_envs // trainer.mesh.size
     return next(
         (t for t in range(2, trainer.unroll_length)

@@ -20,6 +20,9 @@ from jtrust.runs.reading import FORMAT, action_space, check_fields, read_fields
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
 
+# What updates did before runs said so, whatever the size of their rollouts.
+_EARLIER = {"parts": 1, "value_rounds": 1, "value_solver": "adam"}
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -148,8 +151,9 @@ class RunConfig:
 
     def make_algorithm(self) -> Algorithm:
         checks.one_of("algorithm", self.algorithm, ALGORITHMS)
+        earlier = _EARLIER | {"value_lambda": self.hyperparameters.get("gae_lambda")}
         try:
-            return ALGORITHMS[self.algorithm](**self.hyperparameters)
+            return ALGORITHMS[self.algorithm](**earlier | self.hyperparameters)
         except TypeError as error:
             raise checks.BadArgument("hyperparameters", self.hyperparameters, str(error)) from error
 

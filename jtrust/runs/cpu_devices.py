@@ -14,7 +14,7 @@ import jax
 _LEAST_SHARE = 64
 
 
-def use_all_cores(num_envs: int, devices: int | None) -> None:
+def use_all_cores(num_envs: int | None, devices: int | None) -> None:
     """Has JAX show several CPU devices, where it has not been told how many and has not started.
 
     Changes nothing where XLA_FLAGS names a number, where JAX runs on an accelerator, or where JAX
@@ -24,6 +24,7 @@ def use_all_cores(num_envs: int, devices: int | None) -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_envs = 64 if num_envs is None else num_envs  # as many as CPUs get
     if devices is None:
         fits = [n for n in range(1, (cores or 1) + 1)
                 if num_envs % n == 0 and num_envs // n >= _LEAST_SHARE]

@@ -42,7 +42,7 @@ def train(
     env: Any,
     algorithm: Algorithm | None = None,
     *,
-    num_envs: int = 64,
+    num_envs: int | None = None,
     total_steps: int = 1_000_000,
     seed: int = 0,
     run_dir: str | os.PathLike | None = None,
@@ -69,7 +69,7 @@ def train(
       env: a name for `jtrust.make_env`, an `Environment`, a Brax `Env`, or an object with pure
         `reset(key)` and `step(state, action)`.
       algorithm: `TRPO()` by default.
-      num_envs: environments side by side.
+      num_envs: environments side by side; by default 64 on CPUs and 4096 on accelerators.
       total_steps: environment steps; rounded up to whole iterations.
       seed: of the run's random key; the same seed gives the same run.
       run_dir: where to keep configuration, metrics and checkpoints; None keeps nothing.

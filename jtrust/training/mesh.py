@@ -27,20 +27,41 @@ STATE_SPEC = TrainState(
 )
 
 
+# Environments where no number is given: what two networks and one core have something to do with,
+# and what fills an accelerator, which takes hardly longer for thousands than for one.
+_ON_CPU, _ON_ACCELERATOR = 64, 4096
+
+
+def default_num_envs(devices: Sequence[jax.Device]) -> int:
+    """How many environments a run has in all where nothing is said: 64 on CPUs, however many; on
+    accelerators 4096, or the next multiple of their number."""
+    if devices[0].platform == "cpu":
+        return _ON_CPU
+    return -(-_ON_ACCELERATOR // len(devices)) * len(devices)
+
+
+def find_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]:
+    """`devices`: a sequence, how many of those there are, or None for all of them.
+
+    Raises:
+      BadArgument: more devices than there are.
+    """
+    check_platform()
+    if devices is None:
+        return jax.devices()
+    if isinstance(devices, Sequence):
+        return list(devices)
+    count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
+    return jax.devices()[:count]
+
+
 def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh:
-    """A mesh over `devices`: a sequence, how many of those there are, or None for all of them.
+    """A mesh over `find_devices(devices)`.
 
     Raises:
       BadArgument: more devices than there are, or a number that does not divide `num_envs`.
     """
-    check_platform()
-    if devices is None:
-        devices = jax.devices()
-    elif isinstance(devices, Sequence):
-        devices = list(devices)
-    else:
-        count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
-        devices = jax.devices()[:count]
+    devices = find_devices(devices)
     if num_envs % len(devices):
         raise checks.BadArgument(
             "num_envs", num_envs, f"must be a multiple of the number of devices, {len(devices)}"

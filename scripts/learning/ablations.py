@@ -59,21 +59,22 @@ class UnscaledValues(Trainer):
         unit = Moments.zero(state.target_moments.mean)  # mean 0, deviation 1
         return super().values(dataclasses.replace(state, target_moments=unit), observation)
 
+    @staticmethod
+    def scaled_targets(state, targets):
+        return targets
+
     def normalize(self, state, trajectory, advantages, targets, keys):
         new, batch, observed = super().normalize(state, trajectory, advantages, targets, keys)
         value = with_layer(new.value, OUTPUT_LAYER, get_layer(state.value, OUTPUT_LAYER))
-        return (
-            dataclasses.replace(new, value=value),
-            dataclasses.replace(batch, value_target=targets), observed,
-        )
+        return dataclasses.replace(new, value=value), batch, observed
 
 
 class UnscaledAdvantages(Trainer):
     """Advantages as they were estimated, with whatever mean and deviation they have."""
 
-    def normalize(self, state, trajectory, advantages, targets, keys):
-        state, batch, observed = super().normalize(state, trajectory, advantages, targets, keys)
-        return state, dataclasses.replace(batch, advantage=advantages), observed
+    @staticmethod
+    def standard_advantages(trajectory, advantages, weight):
+        return advantages
 
 
 ABLATIONS = {

@@ -9,6 +9,7 @@ import pytest
 import jtrust
 from jtrust.runs.arrays import to_arrays
 from jtrust.runs.checkpoints import CheckpointWriter
+from jtrust.runs.config import RunConfig
 from jtrust.runs.run import restore
 
 
@@ -43,3 +44,23 @@ def test_a_state_without_what_came_later_is_restored_and_trains(trainer, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, restored.policy, state.policy)
     after, metrics = trainer.iterate(restored)
     assert metrics["policy/kl"] > 0 and int(after.iteration) == 1
+
+
+@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO])
+def test_a_run_that_does_not_say_how_large_rollouts_are_updated_goes_on_as_it_was(point, kind):
+    """Parts, rounds and solver came later, with defaults by size that are not what runs did."""
+    trainer = jtrust.make_trainer(point, kind(), num_envs=1024, unroll_length=64, devices=1)
+    config = RunConfig.describe(trainer, seed=0, total_steps=10**6, checkpoint_every=1)
+    given = config.make_algorithm()
+    assert given == trainer.algorithm and given.value_rounds > 1  # what is written is what is done
+    later = {name for name in config.hyperparameters
+             if name.startswith("parts") or name in ("max_kl_std", "value_lambda", "value_rounds",
+                                                     "value_solver", "value_cg_iterations",
+                                                     "value_damping")}
+    old = {k: v for k, v in config.hyperparameters.items() if k not in later}
+    old |= {"max_kl": 0.02} | ({"minibatches": None} if kind is jtrust.PPO else {})
+    algorithm = dataclasses.replace(config, hyperparameters=old).make_algorithm()
+    settled = algorithm.settled(1024, 64)
+    assert (settled.parts, settled.value_rounds, settled.value_solver) == (1, 1, "adam")
+    assert settled.max_kl == 0.02 and settled.value_lambda in (None, settled.gae_lambda)
+    assert getattr(settled, "minibatches", None) is None

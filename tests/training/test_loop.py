@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import jtrust
 from jtrust.training.loop import standardize, true_next_values
+from jtrust.training.mesh import default_num_envs
 from jtrust.training.rollout import Trajectory
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty(),
@@ -281,3 +282,14 @@ def test_a_loop_that_reads_nothing_gets_only_a_few_iterations_ahead_of_cpu_devic
         kls.append(metrics["policy/kl"])
         assert all(kl.is_ready() for kl in kls[:-8])
     assert int(state.iteration) == 40
+
+
+def test_the_number_of_environments_follows_the_device_where_none_is_given(point):
+    class Device:
+        def __init__(self, platform):
+            self.platform = platform
+
+    assert default_num_envs([Device("cpu")] * 8) == 64
+    assert default_num_envs([Device("gpu")]) == default_num_envs([Device("tpu")] * 256) == 4096
+    assert default_num_envs([Device("gpu")] * 6) == 4098
+    assert jtrust.make_trainer(point, jtrust.TRPO()).num_envs == 64
