@@ -210,7 +210,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from scripts.learning import plots, studies, tables
+    from scripts.learning import batch_sizes, plots, studies, tables
 
     data = tables.load_all(arguments.data)
     if arguments.data.resolve() == DATA / "runs":
@@ -218,6 +218,8 @@ def report(arguments: argparse.Namespace) -> int:
         if any(":" in arm for arms in data.values() for arm in arms):
             text += "\n## Studies\n\n" + "\n".join(studies.table(data)) + "\n"
         plots.draw(tables.without_studies(data), arguments.data.parent)
+    elif arguments.data.resolve() == DATA / "batch-size" / "runs":
+        text = batch_sizes.as_markdown(data, tables.load_all(DATA / "runs"))
     else:  # a folder of studies, whose defaults may be among the other runs
         text = studies.as_markdown(data, DATA / "runs")
     (arguments.data.parent / "tables.md").write_text(text)

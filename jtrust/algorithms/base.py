@@ -128,7 +128,8 @@ class Algorithm:
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
         objective, whose advantages have a standard deviation of one. Per dimension, because the
-        more motors share in one advantage, the less it says of the noise of each.
+        more motors share in one advantage, the less it says of the noise of each. None: 0.003, but
+        0 for TRPO and NPG with few environments, `settled`.
       advantage_floor: where the advantages' standard deviation is a smaller share than this of the
         returns' root mean square, updates are shortened in proportion. Standardised, the
         advantages of a task that is done are noise as large as any, and full steps along it
@@ -160,7 +161,7 @@ class Algorithm:
     parts: int | None = static(None)
     discount: float = 0.995
     gae_lambda: float = 0.95
-    entropy_cost: float = 0.003
+    entropy_cost: float | None = None
     advantage_floor: float = 0.003
     value_lambda: float | None = None
     value_rounds: int | None = static(None)
@@ -191,7 +192,8 @@ class Algorithm:
         checks.real_number("value_damping", self.value_damping, minimum=0, example=1e-3)
         checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.995)
         checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
-        checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
+        if self.entropy_cost is not None:
+            checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
         checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
         checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
         checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
@@ -214,9 +216,10 @@ class Algorithm:
         """What stands in place of None, by name."""
         if is_large(num_envs, unroll_length):
             return {
-                "parts": 1, "value_rounds": 4, "value_solver": "gauss-newton", "value_lambda": 1.0,
+                "parts": 1, "entropy_cost": 0.003, "value_rounds": 4,
+                "value_solver": "gauss-newton", "value_lambda": 1.0,
             }
-        return {"parts": 1, "value_rounds": 1, "value_solver": "adam"}
+        return {"parts": 1, "entropy_cost": 0.0, "value_rounds": 1, "value_solver": "adam"}
 
     def all_minibatches(self) -> dict[str, int | None]:
         """The minibatch counts, each of which must divide a rollout, by their names."""

@@ -112,7 +112,7 @@ class _ProximalPolicy(Algorithm):
         )
 
     def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        of_all = super().by_size(num_envs, unroll_length)
+        of_all = super().by_size(num_envs, unroll_length) | {"entropy_cost": 0.003}
         parts = largest_divisor(num_envs, 4) if is_large(num_envs, unroll_length) else 1
         parts = parts if self.parts is None else self.parts
         if parts == 1:
