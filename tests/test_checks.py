@@ -18,11 +18,8 @@ COUNTS_OF_THE_ROLLOUT = [(jtrust.PPO, "minibatches"), (jtrust.NPG, "value_miniba
 
 
 @pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty])
-@pytest.mark.parametrize(("name", "value"), [
-    *((name, value) for name in ("max_kl", "max_kl_std") for value in NOT_POSITIVE
-      if value is not None),  # None stands for what suits the rollout, or for no limit
-    *(("value_learning_rate", value) for value in NOT_POSITIVE),
-], ids=repr)
+@pytest.mark.parametrize("value", NOT_POSITIVE, ids=repr)
+@pytest.mark.parametrize("name", ["max_kl", "value_learning_rate"])
 def test_numbers_that_must_be_positive(kind, name, value):
     with pytest.raises(ValueError, match=f"{name}=.*finite number above 0") as caught:
         kind(**{name: value})

@@ -37,6 +37,41 @@ def static(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
+class SizeDependent:
+    """Mark of a default that large rollouts have another in place of; see `by_size`."""
+
+
+class SizeDependentFloat(float, SizeDependent):
+    """A marked number."""
+
+
+class SizeDependentInt(int, SizeDependent):
+    """A marked count."""
+
+
+class SizeDependentStr(str, SizeDependent):
+    """A marked name."""
+
+
+_MARKED = {float: SizeDependentFloat, int: SizeDependentInt, str: SizeDependentStr}
+
+
+def by_size(default: float | int | str) -> Any:
+    """A default for small rollouts, told apart from the same value where a user gives it.
+
+    It is that number, or text, wherever it is read; `Algorithm.settled` puts a plain one in its
+    place.
+    """
+    return _MARKED[type(default)](default)
+
+
+def _plain(value: Any) -> Any:
+    for kind, marked in _MARKED.items():
+        if isinstance(value, marked):
+            return kind(value)
+    return value
+
+
 def hyperparameters(cls: type) -> type:
     """Registers a frozen dataclass as a pytree whose `static` fields are structure.
 
@@ -116,10 +151,12 @@ class Algorithm:
     """Hyperparameters that all algorithms have; a frozen pytree.
 
     Numbers are leaves, so `jax.vmap` runs over them; counts that shape the program are static.
+    Defaults are those for small rollouts. Where one has more than `SMALL_ROLLOUT` steps,
+    `make_trainer` takes those of `for_large` for what was not given.
 
     Attributes:
       max_kl: the trust region: no accepted update moves the policy by a larger mean KL divergence
-        (nats, old to new, over the states visited). None: by the steps of a rollout, `settled`.
+        (nats, old to new, over the states visited).
       max_kl_std: what the deviation may take of it: no accepted update moves the deviations alone
         by a larger mean KL divergence. For a Gaussian the two parts, that of the means and that of
         the deviations, add up exactly; of a categorical policy all is the first. None: as much as
@@ -128,22 +165,19 @@ class Algorithm:
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
         objective, whose advantages have a standard deviation of one. Per dimension, because the
-        more motors share in one advantage, the less it says of the noise of each. None: 0.003, but
-        0 for TRPO and NPG with few environments, `settled`.
+        more motors share in one advantage, the less it says of the noise of each.
       advantage_floor: where the advantages' standard deviation is a smaller share than this of the
         returns' root mean square, updates are shortened in proportion. Standardised, the
         advantages of a task that is done are noise as large as any, and full steps along it
         unlearn the task; 0 takes full steps always.
       parts: into how many parts a rollout is cut, by its environments, for the policy's update,
-        `update_in_parts`. None: by the steps of a rollout, `settled`.
-      value_lambda: λ of the value targets. None: that of the advantages, or 1 for a rollout so
-        large that noise matters less than bias, `settled`.
+        `update_in_parts`.
+      value_lambda: λ of the value targets; None for that of the advantages.
       value_rounds: how often values are fitted to a rollout, to targets computed anew from those
         of the round before; all rounds but the last come before the policy's update, whose
-        advantages are by the values that they end with. None: by the steps of a rollout, `settled`.
+        advantages are by the values that they end with.
       value_solver: "adam", minibatches of gradient steps; or "gauss-newton", one step of second
-        order a round, which an accelerator does in a small part of the time. None: by the steps of
-        a rollout, `settled`.
+        order a round, which an accelerator does in a small part of the time.
       value_learning_rate: Adam's step size for the value network.
       value_epochs: Adam's passes over a batch in each round.
       value_minibatches: Adam's steps per pass; by default one for every 512 steps of the rollout,
@@ -156,16 +190,16 @@ class Algorithm:
     name: ClassVar[str]
     _minibatched: ClassVar[tuple[str, ...]] = ("value_minibatches",)
 
-    max_kl: float | None = None
+    max_kl: float = by_size(0.01)
     max_kl_std: float | None = None
-    parts: int | None = static(None)
+    parts: int = static(by_size(1))
     discount: float = 0.995
     gae_lambda: float = 0.95
-    entropy_cost: float | None = None
+    entropy_cost: float = by_size(0.0)
     advantage_floor: float = 0.003
     value_lambda: float | None = None
-    value_rounds: int | None = static(None)
-    value_solver: str | None = static(None)
+    value_rounds: int = static(by_size(1))
+    value_solver: str = static(by_size("adam"))
     value_learning_rate: float = 1e-3
     value_epochs: int = static(2)
     value_minibatches: int | None = static(None)
@@ -173,27 +207,23 @@ class Algorithm:
     value_damping: float = 1e-3
 
     def __post_init__(self):
-        for name in ("max_kl", "max_kl_std"):
-            if getattr(self, name) is not None:
-                checks.real_number(name, getattr(self, name), above=0, example=0.01)
-        if self.parts is not None:
-            checks.whole_number("parts", self.parts, maximum=1024, example=4)
+        checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
+        if self.max_kl_std is not None:
+            checks.real_number("max_kl_std", self.max_kl_std, above=0, example=0.001)
+        checks.whole_number("parts", self.parts, maximum=1024, example=4)
         if self.value_lambda is not None:
             checks.real_number(
                 "value_lambda", self.value_lambda, minimum=0, maximum=1, example=0.99
             )
-        if self.value_rounds is not None:
-            checks.whole_number("value_rounds", self.value_rounds, maximum=1000, example=4)
-        if self.value_solver is not None:
-            checks.one_of("value_solver", self.value_solver, VALUE_SOLVERS)
+        checks.whole_number("value_rounds", self.value_rounds, maximum=1000, example=4)
+        checks.one_of("value_solver", self.value_solver, VALUE_SOLVERS)
         checks.whole_number(
             "value_cg_iterations", self.value_cg_iterations, maximum=10_000, example=6
         )
         checks.real_number("value_damping", self.value_damping, minimum=0, example=1e-3)
         checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.995)
         checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
-        if self.entropy_cost is not None:
-            checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
+        checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
         checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
         checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
         checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
@@ -202,24 +232,25 @@ class Algorithm:
                 checks.whole_number(name, count, example=8)
 
     def settled(self, num_envs: int, unroll_length: int) -> Algorithm:
-        """The same with numbers in place of None, as they suit such rollouts.
+        """The same for such rollouts: where one is large, `for_large` in place of defaults.
 
-        Up to `SMALL_ROLLOUT` steps they are what suits few environments; docs/learning.md has what
-        stands behind both.
+        What was given stays, whatever the size. docs/learning.md has what stands behind both.
         """
-        by_size = self.by_size(num_envs, unroll_length)
+        large = {}
+        if is_large(num_envs, unroll_length):
+            large = self.for_large(num_envs, unroll_length)
         return dataclasses.replace(self, **{
-            name: value for name, value in by_size.items() if getattr(self, name) is None
+            f.name: large.get(f.name, _plain(value)) for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), SizeDependent)
+            or (value is None and f.name in large)
         })
 
-    def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        """What stands in place of None, by name."""
-        if is_large(num_envs, unroll_length):
-            return {
-                "parts": 1, "entropy_cost": 0.003, "value_rounds": 4,
-                "value_solver": "gauss-newton", "value_lambda": 1.0,
-            }
-        return {"parts": 1, "entropy_cost": 0.0, "value_rounds": 1, "value_solver": "adam"}
+    def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
+        """Defaults for rollouts of more than `SMALL_ROLLOUT` steps, by name."""
+        return {
+            "entropy_cost": 0.003, "value_rounds": 4, "value_solver": "gauss-newton",
+            "value_lambda": 1.0,
+        }
 
     def all_minibatches(self) -> dict[str, int | None]:
         """The minibatch counts, each of which must divide a rollout, by their names."""

@@ -17,11 +17,12 @@ from jtrust.algorithms.base import (
     DistributionFn,
     Limits,
     Params,
+    SizeDependent,
     Surrogate,
+    by_size,
     deviation_mask,
     finite,
     hyperparameters,
-    is_large,
     policy_metrics,
     static,
     tree_add,
@@ -58,33 +59,33 @@ class _ProximalPolicy(Algorithm):
 
     Attributes:
       learning_rate: Adam's step size for the policy.
-      epochs: passes over a batch. None: 5, or 4 where it comes in parts.
+      epochs: passes over a batch.
       minibatches: gradient steps per pass. None: one for every 512 steps of the rollout, from 8 to
         128 (`minibatches_for`), or 8 for each of several parts.
       max_gradient_norm: gradients are scaled down to this norm.
       target_kl: mean KL divergence per update that is aimed at, where `adaptive`; each of several
-        parts aims at its share. None: 0.01, or 0.08 where a batch comes in parts.
+        parts aims at its share.
       adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
         penalty by the penalty's coefficient.
     """
 
     _minibatched: ClassVar[tuple[str, ...]] = ("minibatches", "value_minibatches")
 
+    max_kl: float = by_size(0.05)
+    entropy_cost: float = 0.003
     learning_rate: float = 3e-4
-    epochs: int | None = static(None)
+    epochs: int = static(by_size(5))
     minibatches: int | None = static(None)
     max_gradient_norm: float = 1.0
-    target_kl: float | None = None
+    target_kl: float = by_size(0.01)
     adaptive: bool = static(True)
 
     def __post_init__(self):
         super().__post_init__()
         checks.real_number("learning_rate", self.learning_rate, above=0, example=3e-4)
-        if self.epochs is not None:
-            checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
+        checks.whole_number("epochs", self.epochs, maximum=10_000, example=5)
         checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
-        if self.target_kl is not None:
-            checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
+        checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
         checks.truth_value("adaptive", self.adaptive)
 
     def optimizer(
@@ -111,16 +112,16 @@ class _ProximalPolicy(Algorithm):
             jnp.float32(self.initial_coefficient()),
         )
 
-    def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        of_all = super().by_size(num_envs, unroll_length) | {"entropy_cost": 0.003}
-        parts = largest_divisor(num_envs, 4) if is_large(num_envs, unroll_length) else 1
-        parts = parts if self.parts is None else self.parts
+    def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
+        of_all = super().for_large(num_envs, unroll_length)
+        given = not isinstance(self.parts, SizeDependent)
+        parts = self.parts if given else largest_divisor(num_envs, 4)
         if parts == 1:
-            return of_all | {"max_kl": 0.05, "target_kl": 0.01, "epochs": 5}
-        of_part = max(num_envs * unroll_length // parts, 1)
+            return of_all
+        max_kl = 0.1 if isinstance(self.max_kl, SizeDependent) else self.max_kl
         return of_all | {
-            "parts": parts, "max_kl": 0.1, "target_kl": 0.08, "epochs": 4,
-            "minibatches": largest_divisor(of_part, 8),
+            "parts": parts, "max_kl": 0.1, "target_kl": 0.8 * max_kl, "epochs": 4,
+            "minibatches": largest_divisor(max(num_envs // parts * unroll_length, 1), 8),
         }
 
     def initial_coefficient(self) -> jax.Array | float:

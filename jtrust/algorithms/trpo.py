@@ -20,7 +20,6 @@ from jtrust.algorithms.base import (
     deviation_mask,
     finite,
     hyperparameters,
-    is_large,
     policy_metrics,
     static,
     tree_add,
@@ -55,9 +54,8 @@ class _NaturalGradient(Algorithm):
     def init(self, params: Params) -> Any:
         return ()
 
-    def by_size(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        max_kl = 0.08 if is_large(num_envs, unroll_length) else 0.01
-        return super().by_size(num_envs, unroll_length) | {"max_kl": max_kl}
+    def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
+        return super().for_large(num_envs, unroll_length) | {"max_kl": 0.08}
 
     def limits_of_parts(self, limits: Limits) -> Limits:
         """Steps of the means in directions of their own add up by their divergences."""

@@ -644,7 +644,7 @@ def fitting(
     settled = algorithm.settled(num_envs, unroll_length)
     of_devices = f" / {devices} devices" if devices > 1 else ""
     if envs % settled.parts:
-        if algorithm.parts is None:
+        if settled.parts != algorithm.parts:
             raise checks.BadArgument(
                 "devices", devices,
                 f"cannot share the {settled.parts} parts of {num_envs} environments evenly; take "

@@ -30,8 +30,8 @@ def as_markdown(data: Runs, defaults: Runs) -> str:
         "# What is learned with how many environments", "",
         "Written by `python scripts/learning_curves.py report --data` with the folder of the runs.",
         "Interquartile mean over seeds of the mean return of 32 episodes of the policy's mode; in",
-        "brackets from 5 seeds its 95 % interval, of fewer the range; the number of seeds; `-` where",
-        "none has been run so far.", "",
+        "brackets from 5 seeds its 95 % interval, of fewer the range; the number of seeds; `-`",
+        "where none has been run so far.", "",
     ]
     for task, arms in data.items():
         every = {arm: runs for arm, runs in defaults.get(task, {}).items() if is_plain(arm)} | arms

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -199,18 +201,25 @@ def test_a_batch_that_may_not_move_the_policy_does_not_in_parts_either():
 def test_numbers_by_size_fill_in_for_what_was_not_given_and_nothing_else():
     small, large = jtrust.TRPO().settled(64, 64), jtrust.TRPO().settled(4096, 64)
     assert (small.parts, small.value_rounds, small.value_solver) == (1, 1, "adam")
-    assert large.parts > 1 and large.value_rounds > 1 and large.value_solver == "gauss-newton"
+    assert large.value_rounds > 1 and jtrust.PPO().settled(4096, 64).parts > 1
+    assert large.value_solver == "gauss-newton"
     assert large.max_kl > small.max_kl == 0.01
     given = jtrust.PPO(max_kl=0.3, parts=2, value_rounds=1, epochs=3, value_solver="adam")
     settled = given.settled(4096, 64)
     assert (settled.max_kl, settled.parts, settled.value_rounds, settled.epochs) == (0.3, 2, 1, 3)
     assert settled.value_solver == "adam" and settled.settled(64, 64) == settled
+    # What is given is kept though it be the same as a default; and it may come through a pickle.
+    same = pickle.loads(pickle.dumps(jtrust.TRPO(max_kl=0.01))).settled(4096, 64)
+    assert same.max_kl == 0.01 and same.value_rounds == large.value_rounds
+    assert jtrust.TRPO().max_kl == 0.01 and json.loads(json.dumps(jtrust.PPO().epochs)) == 5
+    assert type(small.max_kl) is type(large.max_kl) is float
+    assert jtrust.PPOPenalty(max_kl=0.05).settled(4096, 64).target_kl < 0.05
 
 
 def test_parts_that_do_not_divide_the_environments_are_refused(point):
     make = functools.partial(jtrust.make_trainer, point, unroll_length=64)
     with pytest.raises(jtrust.BadArgument, match=r"parts=4: must divide the environments.* 3"):
         make(jtrust.TRPO(parts=4), num_envs=9, devices=1)
-    assert make(jtrust.TRPO(), num_envs=999, devices=1).algorithm.parts == 3
+    assert make(jtrust.PPO(), num_envs=999, devices=1).algorithm.parts == 3
     with pytest.raises(jtrust.BadArgument, match=r"devices=8: cannot share the 4 parts"):
-        make(jtrust.TRPO(value_minibatches=1), num_envs=4104 // 2 * 2 // 8 * 8 + 8, devices=8)
+        make(jtrust.PPO(value_minibatches=1), num_envs=8 * 101, devices=8)
