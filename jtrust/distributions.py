@@ -109,11 +109,12 @@ class DiagonalGaussian:
         With expm1, so that two nearly equal policies give their true small divergence and not the
         rounding of terms near one.
         """
-        log_ratio = self.log_std - other.log_std
-        z = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        z, log_ratio = jnp.broadcast_arrays(
+            (self.mean - other.mean) * jnp.exp(-other.log_std), self.log_std - other.log_std
+        )
         of_mean = jnp.sum(0.5 * z**2, axis=-1)
         of_deviation = jnp.sum(0.5 * jnp.expm1(2.0 * log_ratio) - log_ratio, axis=-1)
-        return tuple(jnp.broadcast_arrays(of_mean, of_deviation))
+        return of_mean, of_deviation
 
     def fisher(self, tangent: DiagonalGaussian) -> DiagonalGaussian:
         return type(self)(tangent.mean * jnp.exp(-2.0 * self.log_std), 2.0 * tangent.log_std)
