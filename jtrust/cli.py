@@ -148,7 +148,7 @@ class ProfileOptions:
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     num_envs: int | None = None
-    """Environments side by side, over all devices."""
+    """Environments side by side, over all devices; by default 64 on CPUs, 4096 on accelerators."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
     iterations: int = 5
@@ -190,7 +190,7 @@ class PlanOptions:
     algorithm: str = "trpo"
     """trpo, npg, ppo or ppo-kl; decides which hyperparameters there are."""
     num_envs: int | None = None
-    """Environments side by side, over all devices."""
+    """Environments side by side, over all devices; by default 64 on CPUs, 4096 on accelerators."""
     unroll_length: int = 64
     """Steps of each environment per iteration."""
     action_bins: int | None = None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
+from jtrust.algorithms.defaults import SizeDependent, by_size, is_large, plain
 from jtrust.networks import DEVIATION
 from jtrust.trust_region import (
     backtracking_line_search,
@@ -23,53 +24,11 @@ DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised obser
 
 
 VALUE_SOLVERS = ("adam", "gauss-newton")
-# Steps up to which a rollout is small: 256 environments with unrolls of 64.
-SMALL_ROLLOUT = 16_384
-
-
-def is_large(num_envs: int, unroll_length: int) -> bool:
-    """Whether a rollout has more than `SMALL_ROLLOUT` steps."""
-    return num_envs * unroll_length > SMALL_ROLLOUT
 
 
 def static(default: Any) -> Any:
     """A field that shapes the program: part of the pytree's structure and no leaf."""
     return dataclasses.field(default=default, metadata={"static": True})
-
-
-class SizeDependent:
-    """Mark of a default that large rollouts have another in place of; see `by_size`."""
-
-
-class SizeDependentFloat(float, SizeDependent):
-    """A marked number."""
-
-
-class SizeDependentInt(int, SizeDependent):
-    """A marked count."""
-
-
-class SizeDependentStr(str, SizeDependent):
-    """A marked name."""
-
-
-_MARKED = {float: SizeDependentFloat, int: SizeDependentInt, str: SizeDependentStr}
-
-
-def by_size(default: float | int | str) -> Any:
-    """A default for small rollouts, told apart from the same value where a user gives it.
-
-    It is that number, or text, wherever it is read; `Algorithm.settled` puts a plain one in its
-    place.
-    """
-    return _MARKED[type(default)](default)
-
-
-def _plain(value: Any) -> Any:
-    for kind, marked in _MARKED.items():
-        if isinstance(value, marked):
-            return kind(value)
-    return value
 
 
 def hyperparameters(cls: type) -> type:
@@ -240,7 +199,7 @@ class Algorithm:
         if is_large(num_envs, unroll_length):
             large = self.for_large(num_envs, unroll_length)
         return dataclasses.replace(self, **{
-            f.name: large.get(f.name, _plain(value)) for f in dataclasses.fields(self)
+            f.name: large.get(f.name, plain(value)) for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), SizeDependent)
             or (value is None and f.name in large)
         })

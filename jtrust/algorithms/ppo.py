@@ -17,9 +17,7 @@ from jtrust.algorithms.base import (
     DistributionFn,
     Limits,
     Params,
-    SizeDependent,
     Surrogate,
-    by_size,
     deviation_mask,
     finite,
     hyperparameters,
@@ -28,6 +26,7 @@ from jtrust.algorithms.base import (
     tree_add,
     tree_dot,
 )
+from jtrust.algorithms.defaults import SizeDependent, by_size
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
 from jtrust.algorithms.minibatches import largest_divisor
 from jtrust.trust_region import LineSearch, backtracking_line_search, mean_over

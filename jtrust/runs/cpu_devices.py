@@ -10,6 +10,8 @@ import os
 
 import jax
 
+from jtrust.training.mesh import ON_CPU
+
 # A share narrower than this leaves vector instructions idle.
 _LEAST_SHARE = 64
 
@@ -24,7 +26,7 @@ def use_all_cores(num_envs: int | None, devices: int | None) -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_envs = 64 if num_envs is None else num_envs  # as many as CPUs get
+    num_envs = ON_CPU if num_envs is None else num_envs
     if devices is None:
         fits = [n for n in range(1, (cores or 1) + 1)
                 if num_envs % n == 0 and num_envs // n >= _LEAST_SHARE]

@@ -29,14 +29,14 @@ STATE_SPEC = TrainState(
 
 # Environments where no number is given: what two networks and one core have something to do with,
 # and what fills an accelerator, which takes hardly longer for thousands than for one.
-_ON_CPU, _ON_ACCELERATOR = 64, 4096
+ON_CPU, _ON_ACCELERATOR = 64, 4096
 
 
 def default_num_envs(devices: Sequence[jax.Device]) -> int:
     """How many environments a run has in all where nothing is said: 64 on CPUs, however many; on
     accelerators 4096, or the next multiple of their number."""
     if devices[0].platform == "cpu":
-        return _ON_CPU
+        return ON_CPU
     return -(-_ON_ACCELERATOR // len(devices)) * len(devices)
 
 
