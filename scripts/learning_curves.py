@@ -139,7 +139,7 @@ def fill_in(arguments: argparse.Namespace) -> None:
     """Puts in what was not given: tasks, seeds, seconds and workers on a GPU or on a CPU."""
     gpu = arguments.gpu
     given = {
-        "tasks": [task.name for task in SUITE.values() if task.gpu == gpu],
+        "tasks": [t.name for t in SUITE.values() if t.gpu == gpu and not t.extra],
         "seeds": 3 if gpu else 5,
         "seconds": 1e6 if gpu else 300.0,
         "workers": 1 if gpu else os.cpu_count(),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jtrust.environments import Environment, batch
 from jtrust.environments.batch import Episodes
+from jtrust.training.packing import Packed
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +42,7 @@ class Trajectory:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EpisodeTotals:
-    """Sums over the episodes that ended in a rollout, [] each.
+    """Sums over the episodes that ended in a rollout, [] each; [N] while it goes on.
 
     Attributes:
       count: how many ended, other than by a non-finite value.
@@ -56,6 +57,20 @@ class EpisodeTotals:
     length: jax.Array
     nonfinite: jax.Array
     overflow: jax.Array
+
+    @classmethod
+    def zero(cls, count: int) -> EpisodeTotals:
+        """Those of N environments before the first step, [N] each."""
+        whole, real = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.float32)
+        return cls(whole, real, whole, whole, whole)
+
+    def plus(self, outcome: batch.StepOutcome) -> EpisodeTotals:
+        """With those of one step."""
+        return EpisodeTotals(
+            self.count + outcome.episode_end, self.reward + outcome.episode_return,
+            self.length + outcome.episode_length, self.nonfinite + outcome.nonfinite,
+            self.overflow + outcome.overflow,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,38 +121,42 @@ def rollout(
       (episodes after the last step, `Trajectory`, `EpisodeTotals`).
     """
 
-    def last_values(outcome: batch.StepOutcome) -> jax.Array:
-        return jnp.where(outcome.truncation, value_fn(outcome.last_observation), 0.0)
+    def last_values(truncation: jax.Array, last_observation: Any) -> jax.Array:
+        with jax.named_scope("truncation_values"):
+            return jnp.where(truncation, value_fn(last_observation), 0.0)
 
-    def step(episodes: Episodes, t: jax.Array):
+    def step(carry: tuple[Episodes, EpisodeTotals], t: jax.Array):
+        episodes, totals = carry
         observation = environment.used(episodes.observation)
         with jax.named_scope("policy_inference"):
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
             action = jax.vmap(lambda d, k: d.sample(k))(policy_fn(observation), step_keys)
         with jax.named_scope("physics"):
             moved, outcome = batch.step(environment, episodes, action)
-        with jax.named_scope("truncation_values"):
-            truncation_value = jax.lax.cond(
-                jnp.any(outcome.truncation), last_values, lambda o: jnp.zeros_like(o.reward),
-                outcome,
-            ) if restarts.branch else last_values(outcome)
         end = outcome.termination | outcome.truncation
         episodes = restarts.apply(moved, starts, end, t)
-        totals = EpisodeTotals(
-            count=jnp.sum(outcome.episode_end),
-            reward=jnp.sum(outcome.episode_return),
-            length=jnp.sum(outcome.episode_length),
-            nonfinite=jnp.sum(outcome.nonfinite),
-            overflow=jnp.sum(outcome.overflow),
-        )
-        trajectory = Trajectory(
-            observation, action, outcome.reward, outcome.termination, outcome.truncation,
-            truncation_value, ~outcome.nonfinite,
-        )
-        return episodes, (trajectory, totals)
+        rest = {
+            "action": action, "reward": outcome.reward, "termination": outcome.termination,
+            "truncation": outcome.truncation, "whole": ~outcome.nonfinite,
+        }
+        if restarts.branch:
+            last = jax.lax.cond(
+                jnp.any(outcome.truncation), last_values, lambda end, _: jnp.zeros(end.shape),
+                outcome.truncation, outcome.last_observation,
+            )
+        else:
+            # Values of what was truncated wait until all steps are taken: one call of the network.
+            rest, last = Packed.of(rest), outcome.last_observation
+        return (episodes, totals.plus(outcome)), (observation, rest, last)
 
-    episodes, (trajectory, totals) = jax.lax.scan(step, episodes, jnp.arange(unroll_length))
-    return episodes, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
+    (episodes, totals), (observation, rest, last) = jax.lax.scan(
+        step, (episodes, EpisodeTotals.zero(keys.shape[0])), jnp.arange(unroll_length)
+    )
+    if not restarts.branch:
+        rest = rest.tree()
+        last = last_values(rest["truncation"], last)
+    trajectory = Trajectory(observation=observation, truncation_value=last, **rest)
+    return episodes, trajectory, jax.tree.map(jnp.sum, totals)
 
 
 # What a block's states may take on a CPU, measured: docs/performance.md.

@@ -22,6 +22,7 @@ class Task:
       backend: of a brax environment.
       num_envs: environments side by side, for jtrust; others have their own number.
       gpu: too long for a CPU, so only run when asked for.
+      extra: of one study alone, so only run when it is named.
       wanted: the return from which a run counts as having learned the task, where there is one.
     """
 
@@ -33,6 +34,7 @@ class Task:
     backend: str | None = None
     num_envs: int = 64
     gpu: bool = False
+    extra: bool = False
     wanted: float | None = None
 
     @property
@@ -50,6 +52,7 @@ _ALL = (
     Task("hopper", "brax/hopper", 5_000_000, 0, 1500, "spring"),
     Task("walker2d", "brax/walker2d", 5_000_000, 0, 1500, "spring"),
     Task("ant", "brax/ant", 2_000_000, 0, 1500, "mjx"),
+    Task("ant-spring", "brax/ant", 2_000_000, 0, 1500, "spring", extra=True),
     Task("CartpoleBalance", "playground/CartpoleBalance", 5_000_000, 250, 1000, wanted=950),
     Task("CartpoleSwingup", "playground/CartpoleSwingup", 10_000_000, 0, 900, wanted=700),
     Task("PendulumSwingup", "playground/PendulumSwingup", 10_000_000, 0, 900, wanted=600),
