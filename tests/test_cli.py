@@ -38,6 +38,17 @@ def test_training_says_how_it_goes_and_where_it_ended(tmp_path, monkeypatch, cap
     assert (tmp_path / f"{path}-2" / "config.json").exists()
 
 
+def test_a_number_of_environments_that_nobody_asked_for_is_said(tmp_path, monkeypatch, capfd):
+    arguments = ["train", "fast", "--unroll-length", "2", "--devices", "1", "--steps", "128"]
+    assert main([*arguments, "--run-dir", str(tmp_path / "cpu")]) == 0
+    assert "num_envs" not in capfd.readouterr().err
+    monkeypatch.setattr("jtrust.training.loop.default_num_envs", lambda devices: 96)
+    assert main([*arguments, "--run-dir", str(tmp_path / "accelerator")]) == 0
+    assert "num_envs 96" in capfd.readouterr().err
+    assert main([*arguments, "--run-dir", str(tmp_path / "given"), "--num-envs", "96"]) == 0
+    assert "num_envs" not in capfd.readouterr().err
+
+
 def test_actions_in_bins_are_trained_resumed_and_evaluated(tmp_path, capfd):
     run = str(tmp_path / "run")
     arguments = ["train", "brax/fast", "--action-bins", "5", "--steps", "128", "--run-dir", run]

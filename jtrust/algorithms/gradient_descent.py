@@ -24,14 +24,15 @@ def init_optimizer(optimizer: optax.GradientTransformation, params: Any) -> Any:
 
 
 def descend(
-    loss_fn: Callable[..., tuple[jax.Array, Any]], optimizer: optax.GradientTransformation,
-    params: Any, optimizer_state: Any, data: tuple, environment_keys: jax.Array,
-    epochs: int, minibatches: int | None, axis_name: str | None = None,
-) -> tuple[Any, Any, jax.Array, jax.Array, Any]:
+    loss_fn: Callable[..., tuple[jax.Array, jax.Array | float]],
+    optimizer: optax.GradientTransformation, params: Any, optimizer_state: Any, data: tuple,
+    environment_keys: jax.Array, epochs: int, minibatches: int | None,
+    axis_name: str | None = None,
+) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array]:
     """Takes one gradient step per minibatch, or none where anything in it is not finite.
 
     Args:
-      loss_fn: (params, *minibatch) -> (mean loss [], anything else worth knowing).
+      loss_fn: (params, *minibatch) -> (mean loss [], another number worth knowing, []).
       optimizer: takes flat vectors.
       params: pytree.
       optimizer_state: of `init_optimizer`.
@@ -42,8 +43,8 @@ def descend(
       axis_name: mesh axis of the shards.
 
     Returns:
-      (params, optimizer_state, losses [epochs, minibatches], steps left out [], what else
-      `loss_fn` gave, [epochs, minibatches, ...]).
+      (params, optimizer_state, losses [epochs, minibatches], steps left out [], the other
+      numbers [epochs, minibatches]).
     """
     start, unravel = ravel_pytree(params)
     if minibatches is None:
@@ -52,7 +53,7 @@ def descend(
 
     def step(carry, minibatch):
         flat, optimizer_state = carry
-        (loss, aux), gradient = jax.value_and_grad(
+        (loss, other), gradient = jax.value_and_grad(
             lambda flat: loss_fn(unravel(flat), *minibatch), has_aux=True
         )(flat)
         loss, gradient = mean_over((loss, gradient), axis_name)
@@ -63,9 +64,11 @@ def descend(
         carry = jax.tree.map(
             lambda n, o: jnp.where(good, n, o), (new, new_state), (flat, optimizer_state)
         )
-        return carry, (loss, ~good, aux)
+        # As one vector: each array that a loop puts out costs an accelerator a launch a turn.
+        return carry, jnp.stack([loss, (~good).astype(jnp.float32), other])
 
-    (flat, optimizer_state), (losses, skipped, aux) = minibatch_epochs(
+    (flat, optimizer_state), outputs = minibatch_epochs(
         step, (start, optimizer_state), data, environment_keys, epochs, minibatches
     )
-    return unravel(flat), optimizer_state, losses, jnp.sum(skipped.astype(jnp.float32)), aux
+    losses, skipped, others = jnp.moveaxis(outputs, -1, 0)
+    return unravel(flat), optimizer_state, losses, jnp.sum(skipped), others

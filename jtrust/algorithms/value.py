@@ -59,7 +59,7 @@ def fit_values(
         return params, optimizer_state, {"value/loss": loss, "value/skipped": skipped}
 
     def loss_fn(params, observation, target, weight):
-        return 0.5 * jnp.mean(weight * (value_fn(params, observation) - target) ** 2), ()
+        return 0.5 * jnp.mean(weight * (value_fn(params, observation) - target) ** 2), 0.0
 
     params, optimizer_state, losses, skipped, _ = descend(
         loss_fn, make_value_optimizer(algorithm), params, optimizer_state,

@@ -31,7 +31,7 @@ from jtrust.runs.signals import StopRequest
 from jtrust.runs.upgrades import upgraded
 from jtrust.startup import check_platform, collector_paused
 from jtrust.training import Trainer, TrainState, make_trainer
-from jtrust.training.mesh import STATE_SPEC
+from jtrust.training.mesh import ON_CPU, STATE_SPEC
 
 # Iterations dispatched before the metrics of the oldest are read: the device always has the next.
 _AHEAD = 2
@@ -140,6 +140,10 @@ def train(
             config = config.signed()
         progress = (make_progress or (lambda *_: Silent()))(config, float(trainer.algorithm.max_kl))
         stack.callback(progress.close)
+        if num_envs is None and trainer.num_envs > ON_CPU:
+            progress.note(
+                f"num_envs {trainer.num_envs}, as on any accelerator where none is given"
+            )
         clock = Clock(trainer.steps_per_iteration)
         with collector_paused():
             state = trainer.init(jax.random.key(seed))
