@@ -219,7 +219,9 @@ def report(arguments: argparse.Namespace) -> int:
             text += "\n## Studies\n\n" + "\n".join(studies.table(data)) + "\n"
         plots.draw(tables.without_studies(data), arguments.data.parent)
     elif arguments.data.resolve() == DATA / "batch-size" / "runs":
-        text = batch_sizes.as_markdown(data, tables.load_all(DATA / "runs"))
+        defaults = tables.load_all(DATA / "runs")
+        text = batch_sizes.as_markdown(data, defaults)
+        plots.draw_counts(batch_sizes.by_count(data, defaults), arguments.data.parent)
     else:  # a folder of studies, whose defaults may be among the other runs
         text = studies.as_markdown(data, DATA / "runs")
     (arguments.data.parent / "tables.md").write_text(text)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scripts.learning import tables
-from scripts.learning.suite import parse_arm
+from scripts.learning import statistics, tables
+from scripts.learning.suite import SUITE, parse_arm
 
 Runs = dict[str, dict[str, list[dict]]]
 # Beside 64 environments after so many steps stand more of them after a multiple.
@@ -33,6 +33,7 @@ def as_markdown(data: Runs, defaults: Runs) -> str:
         "brackets from 5 seeds its 95 % interval, of fewer the range; the number of seeds; `-`",
         "where none has been run so far.", "",
     ]
+    lines += _over_tasks(by_count(data, defaults))
     for task, arms in data.items():
         every = {arm: runs for arm, runs in defaults.get(task, {}).items() if is_plain(arm)} | arms
         names = sorted(
@@ -52,6 +53,47 @@ def as_markdown(data: Runs, defaults: Runs) -> str:
                 lines.append(f"| {millions} M | " + " | ".join(cells) + " |")
         lines += ["", *_at_multiples(task, every), ""]
     return "\n".join(lines)
+
+
+def by_count(data: Runs, defaults: Runs) -> dict[str, dict[tuple[str, int], list[dict]]]:
+    """Runs with the defaults of every task in `data`, by algorithm and number of environments."""
+    found = {}
+    for task, arms in data.items():
+        every = defaults.get(task, {}) | arms
+        found[task] = {
+            (parse_arm(arm)[0], environments_of(arm)): every[arm]
+            for arm in sorted(every, key=environments_of)
+            if parse_arm(arm)[0] in ("trpo", "ppo") and is_plain(arm)
+        }
+    return found
+
+
+def _over_tasks(data: dict[str, dict[tuple[str, int], list[dict]]]) -> list[str]:
+    """All tasks together, normalised: more environments after a multiple of the steps of 64."""
+    lines = [
+        "## All tasks", "",
+        "Normalised returns (0: random actions, 1: learned), the interquartile mean over all runs",
+        "of all tasks; each task to the last step that both have.", "",
+        "| | 64 | more | difference | tasks |", "| --- | --- | --- | --- | --- |",
+    ]
+    for name in ("trpo", "ppo"):
+        for count, times in MULTIPLES.items():
+            few, many = {}, {}
+            for task, arms in data.items():
+                if {(name, 64), (name, count)} <= arms.keys():
+                    some, base = arms[name, count], arms[name, 64]
+                    steps = min(tables.ends(some, "step") / times, tables.ends(base, "step"))
+                    few[task], many[task] = (
+                        tables.normalized(SUITE[task], tables.values_at(runs, "step", at))
+                        for runs, at in ((base, steps), (some, steps * times))
+                    )
+            if few:
+                a, b = (statistics.interquartile_mean(x) for x in (few, many))
+                lines.append(
+                    f"| {name}, {count} at {times} times the steps | {a:.2f} | {b:.2f} "
+                    f"| {b - a:+.2f} | {len(few)} |"
+                )
+    return [*lines, ""]
 
 
 def _at_multiples(task: str, arms: dict[str, list[dict]]) -> list[str]:

@@ -115,11 +115,55 @@ def _finish(
     plt.close(figure)
 
 
-def draw(data: dict[str, dict[str, list[dict]]], place: Path) -> None:
-    """All plots as SVG, into `place`."""
+def _prepare() -> None:
     plt.rcParams["svg.hashsalt"] = "jtrust"
     plt.rcParams["svg.fonttype"] = "none"  # letters as letters, which makes small files
+
+
+def draw(data: dict[str, dict[str, list[dict]]], place: Path) -> None:
+    """All plots as SVG, into `place`."""
+    _prepare()
     for axis in ("step", "seconds"):
         plot_returns(data, axis, place / f"return-{axis}.svg")
     plot_kl(data, place / "kl.svg")
     plot_profiles(data, place / "profiles.svg")
+
+
+# Of runs with so many environments.
+_BY_COUNT = {64: "#999999", 1024: "#56B4E9", 4096: "#0072B2"}
+_STYLES = {"trpo": "-", "ppo": "--"}
+
+
+def plot_counts(
+    data: dict[str, dict[tuple[str, int], list[dict]]], of_each: bool, path: Path
+) -> None:
+    """Return by the number of environments: interquartile means over seeds.
+
+    Args:
+      data: {task: {(algorithm, environments): runs}}.
+      of_each: against the steps that each environment has taken, in place of those of all.
+      path: of the SVG.
+    """
+    figure, panels = _panels(len(data))
+    for panel, (task, arms) in zip(panels, data.items(), strict=True):
+        for (name, count), runs in arms.items():
+            steps = np.linspace(0, ends(runs, "step"), 60)[1:]
+            middle = [
+                statistics.interquartile_mean({0: values_at(runs, "step", x)}) for x in steps
+            ]
+            panel.plot(
+                steps / count if of_each else steps / 1e6, middle, _STYLES[name],
+                color=_BY_COUNT[count], label=f"{name}, {count}", linewidth=1.3,
+            )
+        if of_each:
+            panel.set_xscale("log")
+        panel.set_title(task, fontsize=9)
+    _finish(figure, panels, "steps of each environment" if of_each else "million steps of all",
+            "return", path)
+
+
+def draw_counts(data: dict[str, dict[tuple[str, int], list[dict]]], place: Path) -> None:
+    """Both plots of the study of the number of environments, into `place`."""
+    _prepare()
+    plot_counts(data, False, place / "return-step.svg")
+    plot_counts(data, True, place / "return-own-step.svg")

@@ -23,3 +23,5 @@ def test_environments_stand_beside_each_other_at_equal_steps_and_at_multiples(tm
     assert "| 4 M | 80 [70, 90] (2) | 40 (1) | - |" in text and "| 5 M" not in text
     # A quarter of the steps of 4096 is where 64 are read.
     assert "4096 environments after 4.0 million steps 40 (1); 64 after 1.0 million 60" in text
+    # Normalised from 0 to 1500: 64 after 1 million, 50 and 70, beside 40 after four times that.
+    assert "| trpo, 4096 at 4 times the steps | 0.04 | 0.03 | -0.01 | 1 |" in text
