@@ -119,7 +119,7 @@ class Algorithm:
       max_kl_std: what the deviation may take of it: no accepted update moves the deviations alone
         by a larger mean KL divergence. For a Gaussian the two parts, that of the means and that of
         the deviations, add up exactly; of a categorical policy all is the first. None: as much as
-        the rest leaves.
+        the rest leaves, where `for_large` has no limit.
       discount: γ.
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the

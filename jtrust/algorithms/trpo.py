@@ -25,6 +25,7 @@ from jtrust.algorithms.base import (
     tree_add,
     tree_dot,
 )
+from jtrust.algorithms.minibatches import largest_divisor
 from jtrust.trust_region import backtracking_line_search, conjugate_gradient
 
 
@@ -55,7 +56,9 @@ class _NaturalGradient(Algorithm):
         return ()
 
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        return super().for_large(num_envs, unroll_length) | {"max_kl": 0.08}
+        return super().for_large(num_envs, unroll_length) | {
+            "max_kl": 0.2, "max_kl_std": 0.005, "parts": largest_divisor(num_envs, 4),
+        }
 
     def limits_of_parts(self, limits: Limits) -> Limits:
         """Steps of the means in directions of their own add up by their divergences."""

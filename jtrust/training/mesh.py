@@ -34,10 +34,11 @@ ON_CPU, _ON_ACCELERATOR = 64, 4096
 
 def default_num_envs(devices: Sequence[jax.Device]) -> int:
     """How many environments a run has in all where nothing is said: 64 on CPUs, however many; on
-    accelerators 4096, or the next multiple of their number."""
+    accelerators 4096, or the next number that all of them share in whole eighths."""
     if devices[0].platform == "cpu":
         return ON_CPU
-    return -(-_ON_ACCELERATOR // len(devices)) * len(devices)
+    multiple = 8 * len(devices)
+    return -(-_ON_ACCELERATOR // multiple) * multiple
 
 
 def find_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]:

@@ -291,5 +291,5 @@ def test_the_number_of_environments_follows_the_device_where_none_is_given(point
 
     assert default_num_envs([Device("cpu")] * 8) == 64
     assert default_num_envs([Device("gpu")]) == default_num_envs([Device("tpu")] * 256) == 4096
-    assert default_num_envs([Device("gpu")] * 6) == 4098
+    assert default_num_envs([Device("gpu")] * 6) == 4128
     assert jtrust.make_trainer(point, jtrust.TRPO()).num_envs == 64
