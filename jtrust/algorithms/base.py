@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -119,7 +120,7 @@ class Algorithm:
       max_kl_std: what the deviation may take of it: no accepted update moves the deviations alone
         by a larger mean KL divergence. For a Gaussian the two parts, that of the means and that of
         the deviations, add up exactly; of a categorical policy all is the first. None: as much as
-        the rest leaves, where `for_large` has no limit.
+        the rest leaves, and so for infinity.
       discount: γ.
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
@@ -150,7 +151,7 @@ class Algorithm:
     _minibatched: ClassVar[tuple[str, ...]] = ("value_minibatches",)
 
     max_kl: float = by_size(0.01)
-    max_kl_std: float | None = None
+    max_kl_std: float | None = by_size(math.inf)
     parts: int = static(by_size(1))
     discount: float = 0.995
     gae_lambda: float = 0.95
@@ -167,7 +168,7 @@ class Algorithm:
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
-        if self.max_kl_std is not None:
+        if self.max_kl_std not in (None, math.inf):
             checks.real_number("max_kl_std", self.max_kl_std, above=0, example=0.001)
         checks.whole_number("parts", self.parts, maximum=1024, example=4)
         if self.value_lambda is not None:
@@ -195,13 +196,13 @@ class Algorithm:
 
         What was given stays, whatever the size. docs/learning.md has what stands behind both.
         """
-        large = {}
+        large = {"max_kl_std": None}
         if is_large(num_envs, unroll_length):
-            large = self.for_large(num_envs, unroll_length)
+            large |= self.for_large(num_envs, unroll_length)
         return dataclasses.replace(self, **{
             f.name: large.get(f.name, plain(value)) for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), SizeDependent)
-            or (value is None and f.name in large)
+            or (value is None and f.name in large and f.metadata.get("static"))
         })
 
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
