@@ -37,7 +37,9 @@ import numpy as np
 # This folder itself must not be looked in: its profile.py is named like a standard module.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 import jtrust
-from jtrust.algorithms.base import Batch, Surrogate, tree_add, tree_dot
+from jtrust.algorithms.batch import Batch
+from jtrust.algorithms.surrogate import Surrogate
+from jtrust.algorithms.trees import tree_add, tree_dot
 from jtrust.training import Trainer
 from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
 from jtrust.trust_region import conjugate_gradient

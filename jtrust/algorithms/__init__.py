@@ -1,6 +1,7 @@
 """From a batch of experience to the next policy."""
 
-from jtrust.algorithms.base import Algorithm, Batch
+from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.ppo import PPO, PPOPenalty
 from jtrust.algorithms.trpo import NPG, TRPO
 from jtrust.algorithms.value import fit_values, init_value_optimizer

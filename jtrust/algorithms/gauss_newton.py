@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtrust.algorithms.base import finite, tree_add
+from jtrust.algorithms.trees import finite, tree_add
 from jtrust.distributions import DiagonalGaussian
 from jtrust.trust_region import (
     backtracking_line_search,

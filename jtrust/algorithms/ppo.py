@@ -11,24 +11,20 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jtrust import checks
-from jtrust.algorithms.base import (
-    Algorithm,
-    Batch,
-    DistributionFn,
-    Limits,
-    Params,
-    Surrogate,
-    deviation_mask,
-    finite,
-    hyperparameters,
-    policy_metrics,
-    static,
-    tree_add,
-    tree_dot,
-)
+from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.defaults import SizeDependent, by_size
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
+from jtrust.algorithms.hyperparameters import hyperparameters, static
 from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.algorithms.surrogate import (
+    DistributionFn,
+    Limits,
+    Surrogate,
+    deviation_mask,
+    policy_metrics,
+)
+from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
 from jtrust.trust_region import LineSearch, backtracking_line_search, mean_over
 
 

@@ -10,22 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.algorithms.base import (
-    Algorithm,
-    Batch,
+from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.batch import Batch
+from jtrust.algorithms.hyperparameters import hyperparameters, static
+from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.algorithms.surrogate import (
     DistributionFn,
     Limits,
-    Params,
     Surrogate,
     deviation_mask,
-    finite,
-    hyperparameters,
     policy_metrics,
-    static,
-    tree_add,
-    tree_dot,
 )
-from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
 from jtrust.trust_region import backtracking_line_search, conjugate_gradient
 
 

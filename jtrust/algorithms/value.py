@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jtrust.algorithms.base import Algorithm, Batch
+from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.gauss_newton import gauss_newton_step
 from jtrust.algorithms.gradient_descent import descend, init_optimizer
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jtrust.algorithms import Batch
-from jtrust.algorithms.base import Surrogate
+from jtrust.algorithms.surrogate import Surrogate
 from jtrust.training import Trainer, TrainState
 from jtrust.training.loop import ACTIONS
 from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, per_shard

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 import jtrust
-from jtrust.algorithms.base import Surrogate, tree_dot
+from jtrust.algorithms.surrogate import Surrogate
+from jtrust.algorithms.trees import tree_dot
 from jtrust.networks import NetworkConfig, make_policy_network
 from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
 from scripts.benchmarks.timing import Row, in_turn, ratios

@@ -13,7 +13,7 @@ from scipy import stats
 
 import jtrust
 from jtrust.algorithms import Batch
-from jtrust.algorithms.base import Limits
+from jtrust.algorithms.surrogate import Limits
 
 ALGORITHMS = [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty]
 STEPS, ENVS, SIZE, ACTIONS = 8, 16, 3, 2
@@ -164,7 +164,7 @@ def test_a_move_that_is_too_long_as_a_whole_is_drawn_back_along_its_line():
 
 def test_importance_weights_have_the_surrogate_see_the_policy_that_acted():
     """At another policy the gradient's expectation is that of the one which gathered the batch."""
-    from jtrust.algorithms.base import Surrogate
+    from jtrust.algorithms.surrogate import Surrogate
 
     params, batch = start()
     other = jax.tree.map(lambda x: x + 0.4, params)
@@ -204,6 +204,8 @@ def test_numbers_by_size_fill_in_for_what_was_not_given_and_nothing_else():
     assert (small.parts, small.value_rounds, small.value_solver) == (1, 1, "adam")
     assert large.value_rounds > 1 and jtrust.PPO().settled(4096, 64).parts > 1
     assert large.value_solver == "gauss-newton"
+    assert large.value_lambda == 1 and small.value_lambda is None
+    assert jtrust.PPO().settled(4096, 64).minibatches == 8
     assert large.max_kl > small.max_kl == 0.01
     assert small.max_kl_std is None and 0 < large.max_kl_std < large.max_kl
     assert jtrust.TRPO(max_kl_std=None).settled(4096, 64).max_kl_std is None

@@ -1,0 +1,164 @@
+"""What a policy is to gain from a batch, how far it has moved, and how far it may."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.algorithms.batch import Batch, flatten_time
+from jtrust.algorithms.trees import Params
+from jtrust.networks import DEVIATION
+from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
+
+DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
+
+# Where importance weights are cut off.
+_LARGEST_IMPORTANCE = 2.0
+
+
+class Surrogate:
+    """The policy objective of one batch and the distance from the policy before the update.
+
+    L(θ) = E[w π_θ(a|s) / π_old(a|s) Â(s, a)] + entropy_cost E[H(π_θ(·|s))] / A, over all shards,
+    for actions of A dimensions (1 for a discrete one). Expectations are over the steps that are
+    whole, by the batch's weights; the first also takes in the broken ones (`Batch.broken`). w is 1
+    where π_old chose the actions, and else the ratio of its density to that of the policy which
+    did, cut off at 2 so that a few steps cannot speak for all (Espeholt et al., 2018,
+    arXiv:1802.01561).
+    """
+
+    def __init__(
+        self, params: Params, distribution_fn: DistributionFn, batch: Batch,
+        entropy_cost: jax.Array | float, axis_name: str | None,
+    ):
+        self._distribution_fn, self._axis = distribution_fn, axis_name
+        dimensions = batch.action.shape[2] if batch.action.ndim == 3 else 1
+        self.entropy_cost = entropy_cost / dimensions  # of all dimensions together
+        self._batch = batch
+        self.weight = flatten_time(batch.weights())
+        self.advantage_weight = flatten_time(batch.surrogate_weights())
+        self.observation = flatten_time(batch.observation)
+        self.action = flatten_time(batch.action)
+        self.advantage = flatten_time(batch.advantage)
+        self.old_params = params
+        self.old = jax.lax.stop_gradient(distribution_fn(params, self.observation))
+        self.old_log_prob = self.old.log_prob(self.action)
+        if batch.behaviour_log_prob is not None:
+            ratio = jnp.exp(self.old_log_prob - flatten_time(batch.behaviour_log_prob))
+            self.advantage_weight *= jnp.minimum(ratio, _LARGEST_IMPORTANCE)
+        self.old_entropy = mean_over(self._mean(self.old.entropy()), axis_name)
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        return jnp.mean(self.weight * x)
+
+    def finite(self) -> jax.Array:
+        """Whether the advantages of all shards are, bool []."""
+        return jnp.isfinite(mean_over(self._mean(self.advantage), self._axis))
+
+    def at(self, params: Params) -> dict[str, jax.Array]:
+        """{"kl_mean", "kl_std", "kl", "gain", "entropy"} of `params`, [] each.
+
+        kl is the sum of the two before it; gain is L(θ) - L(θ_old).
+        """
+        new = self._distribution_fn(params, self.observation)
+        ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
+        of_mean, of_deviation = self.old.kl_parts(new)
+        local = {
+            "kl_mean": self._mean(of_mean),
+            "kl_std": self._mean(of_deviation),
+            # The gain and not L itself: L at the old policy is the mean advantage, and what is
+            # left of a difference of two such sums is rounding.
+            "gain": jnp.mean(self.advantage_weight * (ratio - 1.0) * self.advantage),
+            "entropy": self._mean(new.entropy()),
+        }
+        means = mean_over(local, self._axis)
+        means["kl"] = means["kl_mean"] + means["kl_std"]
+        means["gain"] += self.entropy_cost * (means["entropy"] - self.old_entropy)
+        return means
+
+    def gradient(self) -> Params:
+        """∇L at the old policy."""
+
+        def objective(params):
+            new = self._distribution_fn(params, self.observation)
+            ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
+            bonus = self.entropy_cost * self._mean(new.entropy())
+            return jnp.mean(self.advantage_weight * ratio * self.advantage) + bonus
+
+        return mean_over(jax.grad(objective)(self.old_params), self._axis)
+
+    def fisher(
+        self, damping: jax.Array | float = 0.0, stride: int = 1
+    ) -> Callable[[Params], Params]:
+        """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
+        observation = flatten_time(self._batch.observation[::stride])
+        distribution_fn = self._distribution_fn
+        if self._batch.on_cpu:
+            distribution_fn = in_state_blocks(distribution_fn)
+        return fisher_operator(
+            lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis,
+            flatten_time(self._batch.weights()[::stride]),
+        )
+
+    def unmoved(self) -> dict[str, jax.Array]:
+        """What `at` gives for the old policy itself."""
+        still = dict.fromkeys(("kl_mean", "kl_std", "kl", "gain"), jnp.float32(0))
+        return still | {"entropy": self.old_entropy}
+
+
+def within(kl: jax.Array, limit: jax.Array | float) -> jax.Array:
+    """kl <= limit, a hair inside, so that it also holds once both are printed in decimal."""
+    return kl <= limit * (1.0 - 1e-6)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an update may move the policy by: mean KL divergences in nats, [] each.
+
+    Attributes:
+      kl: in all.
+      kl_std: by the deviations alone; None for no limit of their own.
+    """
+
+    kl: jax.Array
+    kl_std: jax.Array | None
+
+    def hold(self, measured: dict[str, jax.Array]) -> jax.Array:
+        """Whether what `Surrogate.at` measured is inside, bool []."""
+        inside = within(measured["kl"], self.kl)
+        return inside if self.kl_std is None else inside & within(measured["kl_std"], self.kl_std)
+
+    def exceeded(self, measured: dict[str, jax.Array]) -> jax.Array:
+        """The largest ratio of a divergence to its limit, []."""
+        over = measured["kl"] / self.kl
+        return over if self.kl_std is None else jnp.maximum(over, measured["kl_std"] / self.kl_std)
+
+
+def deviation_mask(params: Params) -> Params:
+    """1 for parameters that are the policy's deviation in all states, else 0; like `params`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: float(getattr(path[-1], "key", None) == DEVIATION), params
+    )
+
+
+def policy_metrics(
+    measured: dict[str, jax.Array], predicted_kl: jax.Array, accepted: jax.Array, scale: jax.Array,
+    limits: Limits,
+) -> dict[str, jax.Array]:
+    """The metrics that every algorithm reports of its policy update, under the same names."""
+    return {
+        "policy/kl": measured["kl"],
+        "policy/kl_mean": measured["kl_mean"],
+        "policy/kl_std": measured["kl_std"],
+        "policy/kl_predicted": predicted_kl,
+        "policy/kl_limit": jnp.asarray(limits.kl, jnp.float32),
+        "policy/accepted": accepted.astype(jnp.float32),
+        "policy/step_scale": scale,
+        "policy/entropy": measured["entropy"],
+        "policy/surrogate_gain": measured["gain"],
+    } | ({} if limits.kl_std is None else {"policy/kl_std_limit": limits.kl_std})
