@@ -42,7 +42,7 @@ def test_a_number_of_environments_that_nobody_asked_for_is_said(tmp_path, monkey
     arguments = ["train", "fast", "--unroll-length", "2", "--devices", "1", "--steps", "128"]
     assert main([*arguments, "--run-dir", str(tmp_path / "cpu")]) == 0
     assert "num_envs" not in capfd.readouterr().err
-    monkeypatch.setattr("jtrust.training.loop.default_num_envs", lambda devices: 96)
+    monkeypatch.setattr("jtrust.training.build.default_num_envs", lambda devices: 96)
     assert main([*arguments, "--run-dir", str(tmp_path / "accelerator")]) == 0
     assert "num_envs 96" in capfd.readouterr().err
     assert main([*arguments, "--run-dir", str(tmp_path / "given"), "--num-envs", "96"]) == 0

@@ -10,8 +10,8 @@ import pytest
 import jtrust
 from jtrust.algorithms import Batch
 from jtrust.normalization import Moments
-from jtrust.training.loop import trust
 from jtrust.training.mesh import REPLICATED, SHARDED, make_mesh, per_shard
+from jtrust.training.statistics import trust
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 

@@ -9,9 +9,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jtrust
-from jtrust.training.loop import standardize, true_next_values
+from jtrust.training.loop import true_next_values
 from jtrust.training.mesh import default_num_envs
 from jtrust.training.rollout import Trajectory
+from jtrust.training.statistics import standardize
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty(),
               jtrust.PPOPenalty(adaptive=False)]
