@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import jax
@@ -33,7 +32,7 @@ class Algorithm:
       max_kl_std: what the deviation may take of it: no accepted update moves the deviations alone
         by a larger mean KL divergence. For a Gaussian the two parts, that of the means and that of
         the deviations, add up exactly; of a categorical policy all is the first. None: as much as
-        the rest leaves, and so for infinity.
+        the rest leaves.
       discount: γ.
       gae_lambda: λ of generalized advantage estimation.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
@@ -64,7 +63,7 @@ class Algorithm:
     _minibatched: ClassVar[tuple[str, ...]] = ("value_minibatches",)
 
     max_kl: float = by_size(0.01)
-    max_kl_std: float | None = by_size(math.inf)
+    max_kl_std: float | None = None
     parts: int = static(by_size(1))
     discount: float = 0.995
     gae_lambda: float = 0.95
@@ -81,7 +80,7 @@ class Algorithm:
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
-        if self.max_kl_std not in (None, math.inf):
+        if self.max_kl_std is not None:
             checks.real_number("max_kl_std", self.max_kl_std, above=0, example=0.001)
         checks.whole_number("parts", self.parts, maximum=1024, example=4)
         if self.value_lambda is not None:
@@ -109,11 +108,9 @@ class Algorithm:
 
         What was given stays, whatever the size. docs/learning.md has what stands behind both.
         """
-        large = {"max_kl_std": None}
+        large = {}
         if is_large(num_envs, unroll_length):
-            large |= self.for_large(num_envs, unroll_length)
-        if self.max_kl_std is None:  # said so, where elsewhere None is for what was not given
-            large["max_kl_std"] = None
+            large = self.for_large(num_envs, unroll_length)
         return dataclasses.replace(self, **{
             f.name: large.get(f.name, plain(value)) for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), SizeDependent)

@@ -13,7 +13,6 @@ from jtrust import checks
 from jtrust.algorithms.base import Algorithm
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.hyperparameters import hyperparameters, static
-from jtrust.algorithms.minibatches import largest_divisor
 from jtrust.algorithms.surrogate import (
     DistributionFn,
     Limits,
@@ -52,9 +51,7 @@ class _NaturalGradient(Algorithm):
         return ()
 
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        return super().for_large(num_envs, unroll_length) | {
-            "max_kl": 0.2, "max_kl_std": 0.005, "parts": largest_divisor(num_envs, 4),
-        }
+        return super().for_large(num_envs, unroll_length) | {"max_kl": 0.08}
 
     def limits_of_parts(self, limits: Limits) -> Limits:
         """Steps of the means in directions of their own add up by their divergences."""

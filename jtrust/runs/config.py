@@ -21,7 +21,7 @@ from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
 
 # What updates did before runs said so, whatever the size of their rollouts.
-_EARLIER = {"max_kl_std": None, "parts": 1, "value_rounds": 1, "value_solver": "adam"}
+_EARLIER = {"parts": 1, "value_rounds": 1, "value_solver": "adam"}
 
 
 @dataclasses.dataclass(frozen=True)
