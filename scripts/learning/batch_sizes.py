@@ -52,6 +52,12 @@ def as_markdown(data: Runs, defaults: Runs) -> str:
             if any(cell != "-" for cell in cells):
                 lines.append(f"| {millions} M | " + " | ".join(cells) + " |")
         lines += ["", *_at_multiples(task, every), ""]
+        if rows := _other_settings(task, every):
+            lines += [
+                "Other settings, beside the defaults with as many environments and steps:", "",
+                "| setting | million steps | return | defaults |", "| --- | --- | --- | --- |",
+                *rows, "",
+            ]
     return "\n".join(lines)
 
 
@@ -113,6 +119,20 @@ def _at_multiples(task: str, arms: dict[str, list[dict]]) -> list[str]:
             f"64 after {steps / 1e6:.1f} million {theirs}"
         )
     return lines
+
+
+def _other_settings(task: str, arms: dict[str, list[dict]]) -> list[str]:
+    """Rows of what has more settings than the number of environments, at its last step."""
+    rows = []
+    for arm, runs in arms.items():
+        if is_plain(arm):
+            continue
+        (base, settings), steps = parse_arm(arm), tables.ends(runs, "step")
+        count = settings.get("num_envs", 64)
+        plain = arms.get(base if count == 64 else f"{base}:num_envs={count}")
+        beside = _cell(task, plain, steps) if plain else "-"
+        rows.append(f"| {arm} | {steps / 1e6:.1f} | {_cell(task, runs, steps)} | {beside} |")
+    return rows
 
 
 def _cell(task: str, runs: list[dict], step: float) -> str:
