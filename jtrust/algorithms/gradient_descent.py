@@ -59,8 +59,9 @@ def descend(
         loss, gradient = mean_over((loss, gradient), axis_name)
         updates, new_state = optimizer.update(gradient, optimizer_state, flat)
         new = optax.apply_updates(flat, updates)
-        # The new parameters too: a huge but finite gradient can overflow inside the optimiser.
-        good = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(new))
+        # Of a gradient that is not finite the new parameters are not either, and a huge but finite
+        # one can overflow inside the optimiser.
+        good = jnp.isfinite(loss) & jnp.all(jnp.isfinite(new))
         carry = jax.tree.map(
             lambda n, o: jnp.where(good, n, o), (new, new_state), (flat, optimizer_state)
         )

@@ -147,7 +147,8 @@ class _ProximalPolicy(Algorithm):
             ratio = jnp.exp(new.log_prob(action) - old_log_prob)
             loss = gain_weight * self.loss(new, old, ratio, advantage, state.kl_coefficient)
             loss -= weight * surrogate.entropy_cost * new.entropy()
-            return jnp.mean(loss), jnp.mean(weight * self.outside_clip(ratio))
+            # One sum for both, and one launch.
+            return tuple(jnp.mean(jnp.stack([loss, weight * self.outside_clip(ratio)]), axis=1))
 
         with jax.named_scope("policy_gradient"):
             new_params, optimizer_state, _, skipped, outside = descend(
