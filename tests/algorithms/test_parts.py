@@ -13,6 +13,7 @@ from scipy import stats
 
 import jtrust
 from jtrust.algorithms import Batch
+from jtrust.algorithms.hyperparameters import hyperparameters
 from jtrust.algorithms.surrogate import Limits
 
 ALGORITHMS = [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty]
@@ -154,7 +155,7 @@ def test_a_move_that_is_too_long_as_a_whole_is_drawn_back_along_its_line():
         def limits_of_parts(self, limits):
             return limits
 
-    jtrust.algorithms.base.hyperparameters(Bold)
+    hyperparameters(Bold)
     new, _, metrics = updated(Bold(max_kl=0.02, parts=4))
     assert 0 < metrics["policy/step_scale"] < 1
     assert 0.005 < sum(divergences(new)) <= 0.02

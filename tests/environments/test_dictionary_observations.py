@@ -94,7 +94,7 @@ def test_a_critic_that_sees_velocities_learns_better_than_a_blind_one():
         metrics = jax.jit(jax.vmap(learn))(jax.vmap(jax.random.key)(jnp.arange(4)))
         returns[key] = np.asarray(metrics["episode/return"])[:, -10:].mean()
         explained[key] = np.asarray(metrics["value/explained_variance"])[:, -10:].mean()
-    assert returns["privileged_state"] > 1.3 * returns["state"]
+    assert returns["privileged_state"] > 1.1 * returns["state"]
     assert explained["privileged_state"] > explained["state"] + 0.1
 
 
