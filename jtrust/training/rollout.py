@@ -80,7 +80,8 @@ class Restarts:
     Attributes:
       group: how many environments share start states; None for as many as there are, up to eight.
       first: where the environments' own start states begin among those given, [].
-      branch: whether to ask at each step if any episode ended: right on a CPU alone.
+      branch: whether to ask at each step if any episode ended, and values are wanted: right on a
+        CPU alone. Without, a step of the rollout writes as few arrays as it can.
     """
 
     group: int | None = None

@@ -88,7 +88,7 @@ def _over_tasks(data: dict[str, dict[tuple[str, int], list[dict]]]) -> list[str]
             for task, arms in data.items():
                 if {(name, 64), (name, count)} <= arms.keys():
                     some, base = arms[name, count], arms[name, 64]
-                    steps = min(tables.ends(some, "step") / times, tables.ends(base, "step"))
+                    steps = _common_steps(some, base, times)
                     few[task], many[task] = (
                         tables.normalized(SUITE[task], tables.values_at(runs, "step", at))
                         for runs, at in ((base, steps), (some, steps * times))
@@ -102,6 +102,11 @@ def _over_tasks(data: dict[str, dict[tuple[str, int], list[dict]]]) -> list[str]
     return [*lines, ""]
 
 
+def _common_steps(more: list[dict], few: list[dict], times: int) -> float:
+    """How many steps of 64 environments more of them have run a multiple of."""
+    return min(tables.ends(more, "step") / times, tables.ends(few, "step"))
+
+
 def _at_multiples(task: str, arms: dict[str, list[dict]]) -> list[str]:
     lines = []
     for arm, runs in arms.items():
@@ -109,8 +114,7 @@ def _at_multiples(task: str, arms: dict[str, list[dict]]) -> list[str]:
         if count not in MULTIPLES or base not in arms:
             continue
         times = MULTIPLES[count]
-        # Of what both have: as many steps of 64 as more of them have run multiples of.
-        steps = min(tables.ends(runs, "step") / times, tables.ends(arms[base], "step"))
+        steps = _common_steps(runs, arms[base], times)
         ours, theirs = (_cell(task, arms[name], at) for name, at in (
             (arm, steps * times), (base, steps)
         ))

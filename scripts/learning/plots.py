@@ -129,8 +129,8 @@ def draw(data: dict[str, dict[str, list[dict]]], place: Path) -> None:
     plot_profiles(data, place / "profiles.svg")
 
 
-# Of runs with so many environments.
-_BY_COUNT = {64: "#999999", 1024: "#56B4E9", 4096: "#0072B2"}
+# Of runs with so many environments; others are black.
+_BY_COUNT = {64: "#999999", 1024: "#56B4E9", 4096: "#0072B2", 16_384: "#D55E00"}
 _STYLES = {"trpo": "-", "ppo": "--"}
 
 
@@ -153,7 +153,7 @@ def plot_counts(
             ]
             panel.plot(
                 steps / count if of_each else steps / 1e6, middle, _STYLES[name],
-                color=_BY_COUNT[count], label=f"{name}, {count}", linewidth=1.3,
+                color=_BY_COUNT.get(count, "black"), label=f"{name}, {count}", linewidth=1.3,
             )
         if of_each:
             panel.set_xscale("log")
