@@ -67,7 +67,7 @@ class Algorithm:
     parts: int = static(by_size(1))
     discount: float = 0.995
     gae_lambda: float = 0.95
-    entropy_cost: float = by_size(0.0)
+    entropy_cost: float = 0.003
     advantage_floor: float = 0.003
     value_lambda: float | None = None
     value_rounds: int = static(by_size(1))
@@ -120,8 +120,7 @@ class Algorithm:
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
         """Defaults for rollouts of more than `SMALL_ROLLOUT` steps, by name."""
         return {
-            "entropy_cost": 0.003, "value_rounds": 4, "value_solver": "gauss-newton",
-            "value_lambda": 1.0,
+            "value_rounds": 4, "value_solver": "gauss-newton", "value_lambda": 1.0,
         }
 
     def all_minibatches(self) -> dict[str, int | None]:

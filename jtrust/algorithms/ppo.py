@@ -67,7 +67,6 @@ class _ProximalPolicy(Algorithm):
     _minibatched: ClassVar[tuple[str, ...]] = ("minibatches", "value_minibatches")
 
     max_kl: float = by_size(0.05)
-    entropy_cost: float = 0.003
     learning_rate: float = 3e-4
     epochs: int = static(by_size(5))
     minibatches: int | None = static(None)
