@@ -1,6 +1,8 @@
 # Both targets set up everything they need; a second call installs nothing again.
 #   make train    train TRPO on brax/inverted_pendulum, then evaluate what it trained
 #   make test     run all tests
+#   make test-fast   run those that take seconds
+#   make lint     ruff and mypy
 # They use python3 and keep its packages in .venv; `PYTHON=python3.12 make test` uses that Python
 # and an environment of its own, .venv-3.12.
 
@@ -12,7 +14,7 @@ VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 endif
 BIN := $(VENV)/bin
 
-.PHONY: train test lint clean
+.PHONY: train test test-fast lint clean
 
 train: $(VENV)/installed
 	@run=checkpoints/first-run; n=2; \
@@ -20,11 +22,15 @@ train: $(VENV)/installed
 	$(BIN)/jtrust train brax/inverted_pendulum --steps 500000 --run-dir $$run && \
 	$(BIN)/jtrust evaluate $$run
 
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v else \

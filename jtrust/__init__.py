@@ -5,7 +5,8 @@ from jtrust.version import __version__
 
 with collector_paused():
     from jtrust import advantages, distributions, trust_region
-    from jtrust.algorithms import NPG, PPO, TRPO, PPOPenalty
+    from jtrust.advantages import GAE
+    from jtrust.algorithms import NPG, PPO, TRPO, Algorithm, PPOPenalty, ValueFit
     from jtrust.checks import BadArgument, TrainingFailed
     from jtrust.environments import (
         Bins,
@@ -17,14 +18,24 @@ with collector_paused():
         wrappers,
     )
     from jtrust.networks import NetworkConfig
-    from jtrust.runs import Result, evaluate, load_policy, resume, train
+    from jtrust.policy import Policy
+    from jtrust.runs import (
+        IterationInfo,
+        Result,
+        Sink,
+        evaluate,
+        load_policy,
+        resume,
+        train,
+    )
     from jtrust.training import Trainer, TrainState, make_trainer
 
 __all__ = [
-    "NPG", "PPO", "TRPO", "BadArgument", "Bins", "Box", "Discrete", "Environment",
-    "NetworkConfig", "PPOPenalty", "Result", "TrainState", "Trainer", "TrainingFailed",
-    "__version__", "advantages", "describe", "distributions", "evaluate", "load_policy",
-    "make_env", "make_trainer", "plan", "resume", "train", "trust_region", "wrappers",
+    "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
+    "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
+    "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "describe",
+    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "resume",
+    "train", "trust_region", "wrappers",
 ]
 
 

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
+
+from jtrust import checks
+from jtrust.hyperparameters import hyperparameters
+
+
+@hyperparameters
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GAE:
+    """How advantages are estimated from rewards and values, and what they are worth.
+
+    Attributes:
+      discount: γ.
+      gae_lambda: λ of generalized advantage estimation.
+      advantage_floor: where the advantages' standard deviation is a smaller share than this of the
+        returns' root mean square, updates are shortened in proportion. Standardised, the
+        advantages of a task that is done are noise as large as any, and full steps along it
+        unlearn the task; 0 takes full steps always.
+    """
+
+    discount: float = 0.995
+    gae_lambda: float = 0.95
+    advantage_floor: float = 0.003
+
+    def __post_init__(self):
+        checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.995)
+        checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
+        checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
 
 
 def gae(

@@ -149,7 +149,8 @@ def listed(choices: list[str], most: int = 15) -> str:
 
 def random_key(name: str, value: Any) -> None:
     """Checks that `value` is one random key: a typed one, or raw words as `jax.random.PRNGKey`."""
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    shape: Any = getattr(value, "shape", None)
+    dtype: Any = getattr(value, "dtype", None)
     typed = isinstance(value, jax.Array) and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
     raw = isinstance(value, (jax.Array, np.ndarray)) and dtype == np.uint32
     words = jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape if raw else None

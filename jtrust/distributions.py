@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -218,7 +219,7 @@ class Categorical:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Categoricals(Categorical):
+class MultiCategorical(Categorical):
     """One of K outcomes in each of A dimensions, independently; a sample is A integers.
 
     What adds up over independent parts is the sum over dimensions; the rest is dimension by
@@ -238,6 +239,15 @@ class Categoricals(Categorical):
     def entropy(self) -> jax.Array:
         return jnp.sum(super().entropy(), axis=-1)
 
-    def kl_divergence(self, other: Categoricals) -> jax.Array:
+    def kl_divergence(self, other: Categorical) -> jax.Array:
         return jnp.sum(super().kl_divergence(other), axis=-1)
 
+
+def __getattr__(name: str) -> type:
+    if name == "Categoricals":
+        warnings.warn(
+            "jtrust.distributions.Categoricals is called MultiCategorical now",
+            DeprecationWarning, stacklevel=2,
+        )
+        return MultiCategorical
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from jtrust import checks
 
@@ -54,7 +55,7 @@ def user_path(name: str, value: Any) -> Path:
     return path
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
     """Opens a plain file inside a run directory, unbuffered; made where `flags` say so.
 
     A run directory may come from elsewhere. A link in it could lead to any file of the user's, and
@@ -74,7 +75,7 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
         os.close(number)
         raise NotPlain(0, "it is no plain file", str(path))
     mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb", os.O_RDWR: "r+b"}[flags & os.O_ACCMODE]
-    return os.fdopen(number, mode, buffering=0)
+    return cast(io.FileIO, os.fdopen(number, mode, buffering=0))
 
 
 def read_plain(path: Path, most: int) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.environments.base import ActionSpace, select
-from jtrust.normalization import Moments
+from jtrust.networks import Network, RunningStatistics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,17 +21,17 @@ class Policy:
     """Observations to actions; call it.
 
     Attributes:
-      network: the policy network, a `jtrust.networks.Network`.
+      network: the policy network.
       action: the space of actions.
       params: its parameters.
-      moments: what observations are normalised by.
+      statistics: what observations are normalised by.
       key: which of a dictionary of observations it reads; None where there is one vector.
     """
 
-    network: Any
+    network: Network
     action: ActionSpace
     params: Any
-    moments: Moments
+    statistics: RunningStatistics
     key: str | None = None
 
     def __call__(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
@@ -50,16 +50,16 @@ class Policy:
         """
         if isinstance(observation, Mapping):
             observation = self._own(observation)
-        size = self.moments.mean.shape[-1]
+        size = self.statistics.mean.shape[-1]
         observation = _real_numbers("observation", observation)
         if not observation.shape or observation.shape[-1] != size:
             raise checks.BadArgument(
                 "observation", observation.shape, f"must have a last axis of {size}"
             )
         if key is None:
-            return self._mode(self.params, self.moments, observation)
+            return self._mode(self.params, self.statistics, observation)
         checks.random_key("key", key)
-        return self._sample(self.params, self.moments, observation, key)
+        return self._sample(self.params, self.statistics, observation, key)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not the compiled functions, which are made again."""
@@ -73,11 +73,11 @@ class Policy:
             )
         return select(observation, self.key)
 
-    def distribution(self, params: Any, moments: Moments, observation: Any) -> Any:
+    def distribution(self, params: Any, statistics: RunningStatistics, observation: Any) -> Any:
         """The distribution over actions on the policy's own scale; pure."""
         if isinstance(observation, Mapping):
             observation = self._own(observation)
-        return self.network.apply(params, moments.normalize(observation))
+        return self.network(params, statistics.normalize(observation))
 
     def to_environment(self, action: jax.Array) -> jax.Array:
         """Actions on the policy's scale, [..., A] or [...], as the environment takes them."""

@@ -20,7 +20,7 @@ def check_platform() -> None:
     Raises:
       BadArgument: there is no such device on this machine.
     """
-    wanted = jax.config.jax_platforms
+    wanted = jax.config.jax_platforms  # type: ignore[attr-defined]
     if not wanted or wanted == "cpu":
         return
     try:

@@ -38,8 +38,8 @@ import jax
 # This folder itself must not be looked in: its profile.py is named like a standard module.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 from scripts.benchmarks import comparisons, microbenchmarks, processes
+from scripts.benchmarks.installed import described, versions
 from scripts.benchmarks.timing import Row
-from scripts.installed import described, versions
 
 PACKAGES = ("jtrust", "jax", "jaxlib", "brax", "flax", "optax", "torch", "sb3-contrib")
 # Each part, and the repeats of its long and its short form; 0 for none.

@@ -33,7 +33,7 @@ from pathlib import Path
 # This folder itself must not be looked in: its profile.py is named like a standard module.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
-from scripts.installed import described
+from scripts.benchmarks.installed import described
 from scripts.learning.suite import OURS, SUITE
 
 DATA = ROOT / "docs" / "learning"

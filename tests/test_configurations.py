@@ -70,7 +70,7 @@ def run_configurations(point, configuration):
     state, metrics = trainer.iterate(trainer.init(jax.random.key(0)))
     outcomes["trained"] += 1
     assert metrics["policy/kl"] <= trainer.algorithm.max_kl
-    for leaf in jax.tree.leaves((state.policy, state.value, state.observation_moments)):
+    for leaf in jax.tree.leaves((state.policy, state.value, state.observation_statistics)):
         assert np.all(np.isfinite(leaf))
 
 

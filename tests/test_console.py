@@ -9,7 +9,7 @@ import pytest
 
 import jtrust
 from jtrust import startup
-from jtrust.cli import _USAGE, main
+from jtrust.cli import USAGE, main
 
 SMALL = dict(num_envs=8, unroll_length=8, total_steps=64, devices=1)
 
@@ -76,7 +76,7 @@ def test_a_pipe_that_nobody_reads_is_no_failure_and_a_full_disk_is_one(run_dir, 
 
 
 @pytest.mark.parametrize(("command", "streams", "lines"), [
-    ("envs", "| head -1", 1), ("--help", "2>&-", _USAGE.count("\n")), ("--help", ">&- 2>&- <&-", 0),
+    ("envs", "| head -1", 1), ("--help", "2>&-", USAGE.count("\n")), ("--help", ">&- 2>&- <&-", 0),
     ("no-such-command", "2>&1 | true", 0),
 ])
 def test_a_shells_streams_closed_or_cut_are_quiet(command, streams, lines):
@@ -91,12 +91,12 @@ def test_a_shells_streams_closed_or_cut_are_quiet(command, streams, lines):
 def test_files_of_a_run_do_not_take_the_place_of_closed_streams(tmp_path):
     # What a library writes to standard error would otherwise go into the first file opened.
     code = (
-        "import os, jtrust.cli\n"
+        "import os, jtrust.cli, jtrust.cli.envs\n"
         "def both(args):\n"
         f"    with open({str(tmp_path / 'file')!r}, 'wb', 0) as f:\n"
         "        os.write(2, b'noise'); f.write(b'mine')\n"
         "    return 0\n"
-        "jtrust.cli.COMMANDS['envs'] = both\n"
+        "jtrust.cli.envs.run = both\n"
         "raise SystemExit(jtrust.cli.main(['envs']))\n"
     )
     process = subprocess.run(["bash", "-c", f'exec {sys.executable} -c "$CODE" 2>&- >&- <&-'],

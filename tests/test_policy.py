@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 import jtrust
-from jtrust.networks import NetworkConfig, make_policy_network
-from jtrust.normalization import Moments
-from jtrust.own_networks import own_policy
+from jtrust.networks import NetworkConfig, RunningStatistics, make_policy_network
 from jtrust.policy import Policy
 
 
@@ -28,12 +26,11 @@ class Linear(nn.Module):
 
 def make(kind):
     action = jtrust.Discrete(4) if kind == "discrete" else jtrust.Box(2, -3.0, 1.0)
-    network = (
-        own_policy(Linear(), 3, action) if kind == "own"
-        else make_policy_network(NetworkConfig(), action)
-    )
+    custom = Linear() if kind == "own" else None
+    network = make_policy_network(NetworkConfig(), 3, action, custom)
     sample = jnp.zeros(3)
-    return Policy(network, action, network.init(jax.random.key(0), sample), Moments.zero(sample))
+    params = network.init(jax.random.key(0), sample)
+    return Policy(network, action, params, RunningStatistics.zero(sample))
 
 
 X = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3)

@@ -1,14 +1,15 @@
 """From a batch of experience to the next policy."""
 
+from jtrust.algorithms.actor_critic import ActorCritic
 from jtrust.algorithms.base import Algorithm
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.ppo import PPO, PPOPenalty
 from jtrust.algorithms.trpo import NPG, TRPO
-from jtrust.algorithms.value import fit_values, init_value_optimizer
+from jtrust.algorithms.value_fit import ValueFit
 
 ALGORITHMS = {cls.name: cls for cls in (TRPO, NPG, PPO, PPOPenalty)}
 
 __all__ = [
-    "ALGORITHMS", "NPG", "PPO", "TRPO", "Algorithm", "Batch", "PPOPenalty", "fit_values",
-    "init_value_optimizer",
+    "ALGORITHMS", "NPG", "PPO", "TRPO", "ActorCritic", "Algorithm", "Batch", "PPOPenalty",
+    "ValueFit",
 ]

@@ -1,4 +1,4 @@
-"""What every algorithm shares: its hyperparameters and its interface."""
+"""What every algorithm shares: the trust region, and its interface."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, ClassVar
 import jax
 
 from jtrust import checks
+from jtrust.advantages import GAE
 from jtrust.algorithms.batch import Batch
-from jtrust.algorithms.defaults import SizeDependent, by_size, is_large, plain
-from jtrust.algorithms.hyperparameters import static
+from jtrust.algorithms.defaults import BySize, by_size
 from jtrust.algorithms.parts import update_in_parts
 from jtrust.algorithms.surrogate import DistributionFn, Limits
 from jtrust.algorithms.trees import Params
-
-VALUE_SOLVERS = ("adam", "gauss-newton")
+from jtrust.algorithms.value_fit import ValueFit
+from jtrust.hyperparameters import static
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Algorithm:
-    """Hyperparameters that all algorithms have; a frozen pytree.
+class Algorithm(BySize):
+    """From a batch to the next policy; a frozen pytree (`jtrust.hyperparameters`).
 
     Numbers are leaves, so `jax.vmap` runs over them; counts that shape the program are static.
     Defaults are those for small rollouts. Where one has more than `SMALL_ROLLOUT` steps,
@@ -33,99 +33,39 @@ class Algorithm:
         by a larger mean KL divergence. For a Gaussian the two parts, that of the means and that of
         the deviations, add up exactly; of a categorical policy all is the first. None: as much as
         the rest leaves.
-      discount: γ.
-      gae_lambda: λ of generalized advantage estimation.
+      parts: into how many parts a rollout is cut, by its environments, for the policy's update,
+        `update_in_parts`.
       entropy_cost: weight of the policy's entropy (nats per dimension of the action) in the
         objective, whose advantages have a standard deviation of one. Per dimension, because the
         more motors share in one advantage, the less it says of the noise of each.
-      advantage_floor: where the advantages' standard deviation is a smaller share than this of the
-        returns' root mean square, updates are shortened in proportion. Standardised, the
-        advantages of a task that is done are noise as large as any, and full steps along it
-        unlearn the task; 0 takes full steps always.
-      parts: into how many parts a rollout is cut, by its environments, for the policy's update,
-        `update_in_parts`.
-      value_lambda: λ of the value targets; None for that of the advantages.
-      value_rounds: how often values are fitted to a rollout, to targets computed anew from those
-        of the round before; all rounds but the last come before the policy's update, whose
-        advantages are by the values that they end with.
-      value_solver: "adam", minibatches of gradient steps; or "gauss-newton", one step of second
-        order a round, which an accelerator does in a small part of the time.
-      value_learning_rate: Adam's step size for the value network.
-      value_epochs: Adam's passes over a batch in each round.
-      value_minibatches: Adam's steps per pass; by default one for every 512 steps of the rollout,
-        from 8 to 128 (`minibatches_for`).
-      value_cg_iterations: conjugate-gradient iterations for a step of Gauss-Newton.
-      value_damping: multiple of the identity added to the Gauss-Newton matrix; values and
-        observations are on a scale of one.
     """
 
     name: ClassVar[str]
-    _minibatched: ClassVar[tuple[str, ...]] = ("value_minibatches",)
+    # Names of the numbers of minibatches, each of which must divide a rollout.
+    minibatched: ClassVar[tuple[str, ...]] = ()
 
     max_kl: float = by_size(0.01)
     max_kl_std: float | None = None
     parts: int = static(by_size(1))
-    discount: float = 0.995
-    gae_lambda: float = 0.95
     entropy_cost: float = 0.003
-    advantage_floor: float = 0.003
-    value_lambda: float | None = None
-    value_rounds: int = static(by_size(1))
-    value_solver: str = static(by_size("adam"))
-    value_learning_rate: float = 1e-3
-    value_epochs: int = static(2)
-    value_minibatches: int | None = static(None)
-    value_cg_iterations: int = static(6)
-    value_damping: float = 1e-3
 
     def __post_init__(self):
         checks.real_number("max_kl", self.max_kl, above=0, example=0.01)
         if self.max_kl_std is not None:
             checks.real_number("max_kl_std", self.max_kl_std, above=0, example=0.001)
         checks.whole_number("parts", self.parts, maximum=1024, example=4)
-        if self.value_lambda is not None:
-            checks.real_number(
-                "value_lambda", self.value_lambda, minimum=0, maximum=1, example=0.99
-            )
-        checks.whole_number("value_rounds", self.value_rounds, maximum=1000, example=4)
-        checks.one_of("value_solver", self.value_solver, VALUE_SOLVERS)
-        checks.whole_number(
-            "value_cg_iterations", self.value_cg_iterations, maximum=10_000, example=6
-        )
-        checks.real_number("value_damping", self.value_damping, minimum=0, example=1e-3)
-        checks.real_number("discount", self.discount, minimum=0, maximum=1, example=0.995)
-        checks.real_number("gae_lambda", self.gae_lambda, minimum=0, maximum=1, example=0.95)
         checks.real_number("entropy_cost", self.entropy_cost, minimum=0, example=0.001)
-        checks.real_number("advantage_floor", self.advantage_floor, minimum=0, example=0.003)
-        checks.real_number("value_learning_rate", self.value_learning_rate, above=0, example=1e-3)
-        checks.whole_number("value_epochs", self.value_epochs, maximum=10_000, example=2)
-        for name, count in self.all_minibatches().items():
-            if count is not None:
+        for name in self.minibatched:
+            if (count := getattr(self, name)) is not None:
                 checks.whole_number(name, count, example=8)
 
-    def settled(self, num_envs: int, unroll_length: int) -> Algorithm:
-        """The same for such rollouts: where one is large, `for_large` in place of defaults.
+    def gae(self) -> GAE:
+        """How a trainer estimates advantages for it, where it is told nothing else."""
+        return GAE()
 
-        What was given stays, whatever the size. docs/learning.md has what stands behind both.
-        """
-        large = {}
-        if is_large(num_envs, unroll_length):
-            large = self.for_large(num_envs, unroll_length)
-        return dataclasses.replace(self, **{
-            f.name: large.get(f.name, plain(value)) for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), SizeDependent)
-            or (value is None and f.name in large)
-        })
-
-    def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        """Defaults for rollouts of more than `SMALL_ROLLOUT` steps, by name."""
-        return {
-            "value_rounds": 4, "value_solver": "gauss-newton", "value_lambda": 1.0,
-        }
-
-    def all_minibatches(self) -> dict[str, int | None]:
-        """The minibatch counts, each of which must divide a rollout, by their names."""
-        return {name: getattr(self, name) for name in self._minibatched}
+    def value_fit(self) -> ValueFit:
+        """How a trainer fits values for it, where it is told nothing else."""
+        return ValueFit()
 
     def init(self, params: Params) -> Any:
         """State that the policy update carries from one batch to the next."""

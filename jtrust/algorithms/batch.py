@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jtrust.algorithms.hyperparameters import static
+from jtrust.hyperparameters import static
 
 
 @jax.tree_util.register_dataclass

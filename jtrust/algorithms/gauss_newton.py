@@ -58,17 +58,17 @@ def gauss_newton_step(
         return 0.5 * jnp.mean(weights * error**2)
 
     loss, gradient = mean_over(jax.value_and_grad(loss_at)(params), axis_name)
-    stride = _stride(*target.shape, axis_name)
+    steps, environments = target.shape
+    stride = _stride(steps, environments, axis_name)
     some, some_weights = observation[::stride], weight[::stride]
     some = some.reshape(-1, some.shape[-1])
 
     def as_gaussian(params: Any, states: jax.Array) -> DiagonalGaussian:
         return DiagonalGaussian(value_fn(params, states)[:, None], jnp.zeros(1))
 
-    if on_cpu:
-        as_gaussian = in_state_blocks(as_gaussian)
+    distribution_fn = in_state_blocks(as_gaussian) if on_cpu else as_gaussian
     matrix = fisher_operator(
-        lambda p: as_gaussian(p, some), params, damping, axis_name, some_weights.reshape(-1)
+        lambda p: distribution_fn(p, some), params, damping, axis_name, some_weights.reshape(-1)
     )
     step, _ = conjugate_gradient(matrix, gradient, iterations)
 

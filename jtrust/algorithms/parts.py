@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.surrogate import DistributionFn, Limits, Surrogate, policy_metrics
-from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
+from jtrust.algorithms.trees import Params, finite, tree_add
 from jtrust.trust_region import backtracking_line_search
 
 if TYPE_CHECKING:
@@ -67,6 +67,22 @@ def update_in_parts(
         step, (params, state),
         (jax.tree.map(lambda x: cut(x, 1), by_step), cut(batch.environment_keys, 0)),
     )
+    any_step = jnp.any(metrics["policy/accepted"] > 0)
+    new_params, of_whole = _drawn_back(surrogate, new_params, limits, any_step)
+    of_parts = {
+        name: jnp.sum(x) if name in _SUMMED else x[-1] if name in _LAST else jnp.mean(x)
+        for name, x in metrics.items() if name not in of_whole
+    }
+    return new_params, state, {
+        **of_whole, **of_parts, "policy/kl_parts": jnp.mean(metrics["policy/kl"]),
+    }
+
+
+def _drawn_back(
+    surrogate: Surrogate, new_params: Params, limits: Limits, any_step: jax.Array
+) -> tuple[Params, dict[str, jax.Array]]:
+    """The whole move drawn back to within `limits`: (parameters, metrics of the whole)."""
+    params = surrogate.old_params
     with jax.named_scope("line_search"):
         move = jax.tree.map(lambda n, p: n - p, new_params, params)
 
@@ -81,16 +97,7 @@ def update_in_parts(
     measured = jax.tree.map(
         lambda m, u: jnp.where(accepted, m, u), search.aux, surrogate.unmoved()
     )
-    new_params = jax.tree.map(lambda p, m: jnp.where(accepted, p + scale * m, p), params, move)
-    with jax.named_scope("fisher_vector_products"):
-        fisher = surrogate.fisher(stride=max(shape[0] // 8, 1))
-        predicted = 0.5 * scale**2 * tree_dot(move, fisher(move))
-    moved = accepted & jnp.any(metrics["policy/accepted"] > 0)
-    of_whole = policy_metrics(measured, predicted, moved, scale, limits)
-    of_parts = {
-        name: jnp.sum(x) if name in _SUMMED else x[-1] if name in _LAST else jnp.mean(x)
-        for name, x in metrics.items() if name not in of_whole
-    }
-    return new_params, state, {
-        **of_whole, **of_parts, "policy/kl_parts": jnp.mean(metrics["policy/kl"]),
-    }
+    kept = jax.tree.map(lambda p, m: jnp.where(accepted, p + scale * m, p), params, move)
+    return kept, policy_metrics(
+        measured, surrogate.predicted_kl(move, scale), accepted & any_step, scale, limits
+    )

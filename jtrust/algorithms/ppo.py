@@ -11,12 +11,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jtrust import checks
-from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.actor_critic import ActorCritic
 from jtrust.algorithms.batch import Batch
-from jtrust.algorithms.defaults import SizeDependent, by_size
-from jtrust.algorithms.gradient_descent import descend, init_optimizer
-from jtrust.algorithms.hyperparameters import hyperparameters, static
-from jtrust.algorithms.minibatches import largest_divisor
+from jtrust.algorithms.defaults import SizeDependent, by_size, kl_scale
+from jtrust.algorithms.minibatch_sgd import init_optimizer, largest_divisor, minibatch_sgd
 from jtrust.algorithms.surrogate import (
     DistributionFn,
     Limits,
@@ -24,7 +22,8 @@ from jtrust.algorithms.surrogate import (
     deviation_mask,
     policy_metrics,
 )
-from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
+from jtrust.algorithms.trees import Params, finite, tree_add
+from jtrust.hyperparameters import hyperparameters, static
 from jtrust.trust_region import LineSearch, backtracking_line_search, mean_over
 
 
@@ -45,7 +44,7 @@ class PPOState:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _ProximalPolicy(Algorithm):
+class _ProximalPolicy(ActorCritic):
     """Epochs of minibatch gradient steps, then a check that the trust region was kept.
 
     First-order steps bound nothing. After the last one the mean KL divergence of the whole batch
@@ -64,7 +63,7 @@ class _ProximalPolicy(Algorithm):
         penalty by the penalty's coefficient.
     """
 
-    _minibatched: ClassVar[tuple[str, ...]] = ("minibatches", "value_minibatches")
+    minibatched: ClassVar[tuple[str, ...]] = ("minibatches",)
 
     max_kl: float = by_size(0.05)
     learning_rate: float = 3e-4
@@ -83,16 +82,24 @@ class _ProximalPolicy(Algorithm):
         checks.truth_value("adaptive", self.adaptive)
 
     def optimizer(
-        self, params: Params, rate_scale: jax.Array | float = 1.0
+        self, params: Params, rate_scale: jax.Array | float = 1.0,
+        deviation: Params | None = None,
     ) -> optax.GradientTransformation:
         """Adam on flat gradients of bounded norm, its rate scaled for all but the deviation.
 
         A deviation that is a parameter of its own (`log_std`) moves the policy in every state at
         once. At a rate that moves the means by enough it would be gone before they are learned.
+
+        Args:
+          params: of the policy.
+          rate_scale: [].
+          deviation: which of them are a deviation, 0 or 1 each; None for none.
         """
+        if deviation is None:
+            deviation = jax.tree.map(lambda _: 0.0, params)
         scales, _ = ravel_pytree(jax.tree.map(
             lambda x, m: jnp.broadcast_to(jnp.where(m > 0, 1.0, rate_scale), x.shape),
-            params, deviation_mask(params),
+            params, deviation,
         ))
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
@@ -112,9 +119,10 @@ class _ProximalPolicy(Algorithm):
         parts = self.parts if given else largest_divisor(num_envs, 4)
         if parts == 1:
             return of_all
-        max_kl = 0.1 if isinstance(self.max_kl, SizeDependent) else self.max_kl
+        default = 0.1 * kl_scale(num_envs, unroll_length)
+        max_kl = default if isinstance(self.max_kl, SizeDependent) else self.max_kl
         return of_all | {
-            "parts": parts, "max_kl": 0.1, "target_kl": 0.8 * max_kl, "epochs": 4,
+            "parts": parts, "max_kl": default, "target_kl": 0.8 * max_kl, "epochs": 4,
             "minibatches": largest_divisor(max(num_envs // parts * unroll_length, 1), 8),
         }
 
@@ -150,9 +158,10 @@ class _ProximalPolicy(Algorithm):
             return tuple(jnp.mean(jnp.stack([loss, weight * self.outside_clip(ratio)]), axis=1))
 
         with jax.named_scope("policy_gradient"):
-            new_params, optimizer_state, _, skipped, outside = descend(
-                loss_fn, self.optimizer(params, state.rate_scale), params, state.optimizer, data,
-                batch.environment_keys, self.epochs, self.minibatches, axis_name,
+            mask = deviation_mask(distribution_fn, params)
+            new_params, optimizer_state, _, skipped, outside = minibatch_sgd(
+                loss_fn, self.optimizer(params, state.rate_scale, mask), params, state.optimizer,
+                data, batch.environment_keys, self.epochs, self.minibatches, axis_name,
             )
         # Nothing may move where rewards say nothing, and nothing did where no gradient was finite.
         # Nor can a move be judged by a batch that is not finite itself.
@@ -169,13 +178,8 @@ class _ProximalPolicy(Algorithm):
         new_params = jax.tree.map(
             lambda p, m: jnp.where(accepted, p + scale * m, p), params, move
         )
-        with jax.named_scope("fisher_vector_products"):
-            # Eight of the time steps say it well enough; the network linearised on all of them
-            # would take the memory that minibatches avoid.
-            fisher = surrogate.fisher(stride=max(shape[0] // 8, 1))
-            predicted = 0.5 * scale**2 * tree_dot(move, fisher(move))
         metrics = policy_metrics(
-            measured, predicted, accepted, scale, limits
+            measured, surrogate.predicted_kl(move, scale), accepted, scale, limits
         )
         metrics["policy/skipped"] = skipped
         metrics["policy/learning_rate"] = self.learning_rate * state.rate_scale
@@ -195,7 +199,7 @@ class _ProximalPolicy(Algorithm):
         """A deviation that is a parameter is drawn back apart to its limit, and nothing with it."""
         if limits.kl_std is None:
             return move
-        mask = deviation_mask(move)
+        mask = deviation_mask(surrogate.distribution_fn, move)
         alone = jax.tree.map(jnp.multiply, move, mask)
         over = surrogate.at(tree_add(surrogate.old_params, alone))["kl_std"] / limits.kl_std
         # A little inside, for the divergence is not quite quadratic.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from jtrust.algorithms.batch import Batch, flatten_time
-from jtrust.algorithms.trees import Params
-from jtrust.networks import DEVIATION
+from jtrust.algorithms.trees import Params, tree_dot
 from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
 
 DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
@@ -35,7 +34,7 @@ class Surrogate:
         self, params: Params, distribution_fn: DistributionFn, batch: Batch,
         entropy_cost: jax.Array | float, axis_name: str | None,
     ):
-        self._distribution_fn, self._axis = distribution_fn, axis_name
+        self.distribution_fn, self._axis = distribution_fn, axis_name
         dimensions = batch.action.shape[2] if batch.action.ndim == 3 else 1
         self.entropy_cost = entropy_cost / dimensions  # of all dimensions together
         self._batch = batch
@@ -64,7 +63,7 @@ class Surrogate:
 
         kl is the sum of the two before it; gain is L(θ) - L(θ_old).
         """
-        new = self._distribution_fn(params, self.observation)
+        new = self.distribution_fn(params, self.observation)
         ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
         of_mean, of_deviation = self.old.kl_parts(new)
         local = {
@@ -84,7 +83,7 @@ class Surrogate:
         """∇L at the old policy."""
 
         def objective(params):
-            new = self._distribution_fn(params, self.observation)
+            new = self.distribution_fn(params, self.observation)
             ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
             bonus = self.entropy_cost * self._mean(new.entropy())
             return jnp.mean(self.advantage_weight * ratio * self.advantage) + bonus
@@ -96,13 +95,23 @@ class Surrogate:
     ) -> Callable[[Params], Params]:
         """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
         observation = flatten_time(self._batch.observation[::stride])
-        distribution_fn = self._distribution_fn
+        distribution_fn = self.distribution_fn
         if self._batch.on_cpu:
             distribution_fn = in_state_blocks(distribution_fn)
         return fisher_operator(
             lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis,
             flatten_time(self._batch.weights()[::stride]),
         )
+
+    def predicted_kl(self, move: Params, scale: jax.Array) -> jax.Array:
+        """What the quadratic model makes of `scale` times a move: 0.5 scale² moveᵀ F move, [].
+
+        Eight of the time steps say it well enough; the network linearised on all of them would
+        take the memory that minibatches avoid.
+        """
+        with jax.named_scope("fisher_vector_products"):
+            fisher = self.fisher(stride=max(self._batch.advantage.shape[0] // 8, 1))
+            return 0.5 * scale**2 * tree_dot(move, fisher(move))
 
     def unmoved(self) -> dict[str, jax.Array]:
         """What `at` gives for the old policy itself."""
@@ -125,8 +134,8 @@ class Limits:
       kl_std: by the deviations alone; None for no limit of their own.
     """
 
-    kl: jax.Array
-    kl_std: jax.Array | None
+    kl: jax.Array | float
+    kl_std: jax.Array | float | None
 
     def hold(self, measured: dict[str, jax.Array]) -> jax.Array:
         """Whether what `Surrogate.at` measured is inside, bool []."""
@@ -139,11 +148,13 @@ class Limits:
         return over if self.kl_std is None else jnp.maximum(over, measured["kl_std"] / self.kl_std)
 
 
-def deviation_mask(params: Params) -> Params:
-    """1 for parameters that are the policy's deviation in all states, else 0; like `params`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: float(getattr(path[-1], "key", None) == DEVIATION), params
-    )
+def deviation_mask(distribution_fn: DistributionFn, params: Params) -> Params:
+    """1 for parameters that are the policy's deviation in all states, else 0; like `params`.
+
+    A network says which they are (`jtrust.networks.Network.deviation`); a plain function has none.
+    """
+    none = lambda params: jax.tree.map(lambda _: False, params)  # noqa: E731
+    return jax.tree.map(float, getattr(distribution_fn, "deviation", none)(params))
 
 
 def policy_metrics(
@@ -161,4 +172,4 @@ def policy_metrics(
         "policy/step_scale": scale,
         "policy/entropy": measured["entropy"],
         "policy/surrogate_gain": measured["gain"],
-    } | ({} if limits.kl_std is None else {"policy/kl_std_limit": limits.kl_std})
+    } | ({} if limits.kl_std is None else {"policy/kl_std_limit": cast(jax.Array, limits.kl_std)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def tree_add(params: Params, direction: Params, scale: jax.Array | float = 1.0) 
 def tree_dot(a: Params, b: Params) -> jax.Array:
     """Inner product of two pytrees, in full float32 on every device."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(jnp.vdot(x, y, precision="highest") for x, y in leaves)
+    return cast(jax.Array, sum(jnp.vdot(x, y, precision="highest") for x, y in leaves))
 
 
 def finite(tree: Params) -> jax.Array:

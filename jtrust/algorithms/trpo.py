@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
-from jtrust.algorithms.base import Algorithm
+from jtrust.algorithms.actor_critic import ActorCritic
 from jtrust.algorithms.batch import Batch
-from jtrust.algorithms.hyperparameters import hyperparameters, static
+from jtrust.algorithms.defaults import kl_scale
 from jtrust.algorithms.surrogate import (
     DistributionFn,
     Limits,
@@ -21,11 +21,12 @@ from jtrust.algorithms.surrogate import (
     policy_metrics,
 )
 from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
+from jtrust.hyperparameters import hyperparameters, static
 from jtrust.trust_region import backtracking_line_search, conjugate_gradient
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _NaturalGradient(Algorithm):
+class _NaturalGradient(ActorCritic):
     """The step that TRPO and NPG share: the largest natural-gradient step in the trust region.
 
     Attributes:
@@ -51,7 +52,9 @@ class _NaturalGradient(Algorithm):
         return ()
 
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
-        return super().for_large(num_envs, unroll_length) | {"max_kl": 0.08}
+        return super().for_large(num_envs, unroll_length) | {
+            "max_kl": 0.08 * kl_scale(num_envs, unroll_length)
+        }
 
     def limits_of_parts(self, limits: Limits) -> Limits:
         """Steps of the means in directions of their own add up by their divergences."""
@@ -78,7 +81,9 @@ class _NaturalGradient(Algorithm):
             # of the quadratic model.
             curvature = tree_dot(direction, gradient)
             curvature -= self.damping * tree_dot(direction, direction)
-            full_step, predicted = self._longest(direction, curvature, fisher, limits)
+            full_step, predicted = self._longest(
+                surrogate, direction, curvature, fisher, limits
+            )
         with jax.named_scope("line_search"):
             scale, accepted, measured = self.choose_scale(surrogate, params, full_step, limits)
             # Where nothing may move, a step of length zero was found good at once.
@@ -98,22 +103,22 @@ class _NaturalGradient(Algorithm):
         return new_params, state, metrics
 
     def _longest(
-        self, direction: Params, curvature: jax.Array,
+        self, surrogate: Surrogate, direction: Params, curvature: jax.Array,
         fisher: Callable[[Params], Params], limits: Limits,
-    ) -> tuple[Params, jax.Array]:
+    ) -> tuple[Params, jax.Array | float]:
         """The longest step along `direction` that the quadratic model allows, and its KL, [].
 
         Where the deviation has a limit and is a parameter of its own, F has no entries between it
         and the rest, so it is shortened apart and the rest takes what is left. Deviations that the
         network gives for each state are held by the search alone, which shortens the whole step.
         """
-        def length(kl: jax.Array, curvature: jax.Array) -> jax.Array:
+        def length(kl: jax.Array | float, curvature: jax.Array) -> jax.Array:
             return jnp.sqrt(2.0 * kl / jnp.where(curvature > 0, curvature, jnp.inf))
 
         whole = length(limits.kl, curvature)
         if limits.kl_std is None:
             return jax.tree.map(lambda d: whole * d, direction), limits.kl
-        mask = deviation_mask(direction)
+        mask = deviation_mask(surrogate.distribution_fn, direction)
         of_deviation = jax.tree.map(jnp.multiply, direction, mask)
         undamped = tree_add(fisher(of_deviation), of_deviation, -self.damping)
         deviation_curvature = tree_dot(of_deviation, undamped)

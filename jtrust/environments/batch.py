@@ -15,7 +15,7 @@ from jtrust.environments.warp_physics import overflow
 
 # A start state is handed to another environment of the same group at each step, so that one
 # environment that fails often does not fail from one state alone.
-START_GROUP = 8
+RESET_GROUP = 8
 
 
 @jax.tree_util.register_dataclass
@@ -92,18 +92,18 @@ def variations(environment: Environment, keys: jax.Array) -> Any:
     return jax.tree.map(strong, environment.vary(keys))
 
 
-def start_group(num_envs: int) -> int:
+def reset_group(num_envs: int) -> int:
     """How many environments hand start states to each other: always the same ones of a run's N,
     on however many devices they are."""
-    return math.gcd(num_envs, START_GROUP)
+    return math.gcd(num_envs, RESET_GROUP)
 
 
-def start_states(environment: Environment, keys: jax.Array, variation: Any = ()) -> Any:
+def reset_states(environment: Environment, keys: jax.Array, variation: Any = ()) -> Any:
     """Start states, one per key: [N] keys -> [N, ...], each under its environment's variation."""
     return jax.tree.map(strong, jax.vmap(environment.reset)(keys, *_own(environment, variation)))
 
 
-def whole_starts(environment: Environment, states: Any, group: int | None = None) -> Any:
+def whole_resets(environment: Environment, states: Any, group: int | None = None) -> Any:
     """Start states with those mended whose observation is not finite.
 
     Each is replaced by the first finite one of its group. Where there is none its observation is
@@ -114,6 +114,7 @@ def whole_starts(environment: Environment, states: Any, group: int | None = None
       states: [N, ...] each leaf.
       group: how many stand together; divides N; by default all.
     """
+    structure: Any
     leaves, structure = jax.tree.flatten(states)
     finite = _finite(environment.used(states.obs)).reshape(-1, group or len(states.reward))
     index = jnp.arange(finite.size).reshape(finite.shape)
@@ -213,14 +214,14 @@ def restart(
       end: which episodes ended, bool [N].
       t: step within the rollout, []; start states move on by one environment of the group each
         step, unless they belong to environments that are not alike.
-      group: how many environments share start states; by default as many as `start_group(N)`.
+      group: how many environments share start states; by default as many as `reset_group(N)`.
       first: where this batch's own start states begin.
       branch: whether to do nothing at all, by a conditional, where no episode ended.
     """
     alike = not jax.tree.leaves(episodes.variation)
     index = first + jnp.arange(end.shape[0])
     if alike:
-        group = group or start_group(end.shape[0])
+        group = group or reset_group(end.shape[0])
         index = index - index % group + (index + t) % group
 
     def select(episodes: Episodes) -> Episodes:

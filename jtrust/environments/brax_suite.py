@@ -93,6 +93,7 @@ def make(
 def _options(kind: type) -> list[str]:
     """What a class and those that it inherits from take, by name."""
     found: dict[str, None] = {}
+    base: Any
     for base in kind.__mro__[:-1]:
         if "__init__" in vars(base):
             found |= dict.fromkeys(

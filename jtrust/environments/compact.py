@@ -24,12 +24,14 @@ def compact(environment: Environment) -> Environment:
     kept in checkpoints: nine tenths of an MJX state.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    variation = ()
-    if environment.vary is not None:
+    variation: tuple = ()
+    vary = environment.vary
+    if vary is not None:
         keys = jax.ShapeDtypeStruct((1,), key.dtype)
         variation = (jax.eval_shape(
-            lambda keys: jax.tree.map(lambda x: x[0], environment.vary(keys)), keys
+            lambda keys: jax.tree.map(lambda x: x[0], vary(keys)), keys
         ),)
+    structure: Any
     full, structure = jax.tree.flatten(jax.eval_shape(environment.reset, key, *variation))
     kept = _read(environment, structure.unflatten(full), variation)
     # Arrays of size zero hold nothing, and lose their sharding on the way through a program.
@@ -60,6 +62,7 @@ def _read(environment: Environment, state: Any, variation: tuple) -> list[bool]:
     else:
         action = jax.ShapeDtypeStruct((environment.action.size,), jnp.float32)
     jaxpr = jax.make_jaxpr(environment.step)(state, action, *variation).jaxpr
+    structure: Any
     leaves, structure = jax.tree.flatten(state)
     number = structure.unflatten(range(len(leaves)))
     wanted = set(jax.tree.leaves((environment.used(number.obs), number.reward, number.done)))

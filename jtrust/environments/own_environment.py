@@ -121,7 +121,7 @@ def _home(function: Any) -> str:
             function = function.func
         elif inspect.ismethod(function):
             function = function.__func__
-        elif isinstance(getattr(function, "__wrapped__", None), Callable):
+        elif isinstance(getattr(function, "__wrapped__", None), Callable):  # type: ignore[arg-type]
             function = function.__wrapped__
         else:
             break

@@ -179,7 +179,7 @@ def _check_time_steps(config: Any, given: Mapping[str, Any]) -> None:
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """{dotted name: value}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if hasattr(value, "items"):
             flat |= _flat(value, f"{prefix}{key}.")

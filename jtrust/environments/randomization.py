@@ -86,6 +86,7 @@ class Randomized:
                 "randomizer", self._randomizer,
                 f"must return (model, in_axes) of (model, keys); it raised {said(error)}",
             ) from error
+        structure: Any
         leaves, structure = jax.tree.flatten(model)
         if structure != self._structure:
             raise checks.BadArgument(

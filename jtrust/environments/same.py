@@ -46,7 +46,8 @@ def fingerprint(environment: Environment) -> str:
     sample = jax.ShapeDtypeStruct(*(
         ((), jnp.int32) if isinstance(action, Discrete) else ((action.size,), jnp.float32)
     ))
-    variation, programs = (), []
+    variation: tuple = ()
+    programs: list[Any] = []
     if environment.vary is not None:
         keys = jax.ShapeDtypeStruct((1,), key.dtype)
         programs.append(jax.make_jaxpr(environment.vary)(keys))

@@ -134,11 +134,12 @@ def _traced(what: str, function: Callable, *args: Any) -> tuple[Callable, Any]:
     except Exception as error:
         raise _untraceable(what, error) from error
     _check_fields(what, state)
-    inputs, output = jax.tree.structure(args), jax.tree.structure(state)
+    inputs: Any = jax.tree.structure(args)
+    output: Any = jax.tree.structure(state)
 
     @functools.partial(jax.jit, inline=True)
     def replay(*args):
-        given = jax.tree.structure(args)
+        given: Any = jax.tree.structure(args)
         if given != inputs:
             raise TypeError(f"{what} takes {inputs}, not {given}")
         return output.unflatten(jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args)))
@@ -165,10 +166,11 @@ def _check_fields(what: str, state: Any) -> None:
 
 def _check_alike(start: Any, after: Any, types: bool = False) -> None:
     """Raises `BadArgument` where the states of reset and step differ, naming the field."""
-    (first, first_tree), (second, second_tree) = (
+    first_tree: Any
+    (of_first, first_tree), (of_second, second_tree) = (
         jax.tree_util.tree_flatten_with_path(x) for x in (start, after)
     )
-    first, second = ({jax.tree_util.keystr(p): x for p, x in one} for one in (first, second))
+    first, second = ({jax.tree_util.keystr(p): x for p, x in one} for one in (of_first, of_second))
     for here, there, what, other in (
         (first, second, "step", "reset"), (second, first, "reset", "step")
     ):

@@ -13,7 +13,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +138,9 @@ class Physics:
         if isinstance(info, Mapping) and dataclasses.is_dataclass(state):
             lost = functools.reduce(jnp.bitwise_or, [x.overflow for x in data])
             bits = sum(_warp_overflows()[name] for name in _LOST)
-            state = dataclasses.replace(state, info={**info, OVERFLOW: (lost & bits) != 0})
+            state = dataclasses.replace(
+                cast(Any, state), info={**info, OVERFLOW: (lost & bits) != 0}
+            )
         return jax.tree.map(
             lambda x: _own(x) if _is_warp_data(x) else x, state, is_leaf=_is_warp_data
         )

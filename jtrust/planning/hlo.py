@@ -100,7 +100,8 @@ def read(text: str) -> Program:
             line = _COMMENT.sub("", line)
             found = _INSTRUCTION.match(line)
             if found:
-                computations[name].append(Instruction(*found.groups(), line))
+                result, opcode = found.groups()
+                computations[name].append(Instruction(result, opcode, line))
     return Program(computations, entry)
 
 

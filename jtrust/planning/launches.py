@@ -15,8 +15,7 @@ _NO_LAUNCH = frozenset((
     "recv-done",
 ))
 
-# JAX's name scopes in an iteration (training/loop.py, training/rollout.py, algorithms/), an inner
-# one before what holds it.
+# JAX's name scopes in an iteration (training/, algorithms/), an inner one before what holds it.
 PHASES = (
     "physics", "rollout", "fresh_starts", "advantages", "normalization", "policy_gradient",
     "fisher_vector_products", "line_search", "policy_update", "value_fit",

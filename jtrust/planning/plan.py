@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
-
-import flax.linen as nn
+from typing import Any, Unpack
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
-from jtrust.networks import NetworkConfig
 from jtrust.planning.targets import find_target
+from jtrust.training.build import ProgramOptions
 
 NOT_RUN = "compiled, not run"
 
@@ -85,14 +83,9 @@ class Request:
     env_options: dict[str, Any]
     algorithm: Algorithm
     target: str
-    num_envs: int
-    unroll_length: int
-    network: NetworkConfig | None
-    action_bins: int | None
-    policy_network: nn.Module | None
-    value_network: nn.Module | None
     devices: int | None
     largest: bool
+    options: ProgramOptions
 
 
 def plan(
@@ -100,16 +93,11 @@ def plan(
     algorithm: Algorithm | None = None,
     *,
     target: str,
-    num_envs: int | None = None,
-    unroll_length: int = 64,
-    network: NetworkConfig | None = None,
-    action_bins: int | None = None,
-    policy_network: nn.Module | None = None,
-    value_network: nn.Module | None = None,
     devices: int | None = None,
     largest: bool = True,
     env_options: dict[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
+    **options: Unpack[ProgramOptions],
 ) -> Plan:
     """Compiles an iteration for devices that need not be here, and runs nothing.
 
@@ -118,8 +106,7 @@ def plan(
     is compiled in this one, for the same devices; what JAX computes meanwhile stays on the CPU.
 
     Args:
-      env, algorithm, num_envs, unroll_length, network, action_bins, policy_network, value_network:
-        as for `jtrust.train`.
+      env, algorithm: as for `jtrust.train`.
       target: a GPU (`h100`; `h100:4`, four; `h100:2x4`, two hosts with four each), a TPU's topology
         as JAX names it (`v5e:2x2`), `cpu`, or a file with XLA's description of a GPU.
       devices: how many of the target's devices; by default all.
@@ -127,6 +114,7 @@ def plan(
         three programs more.
       env_options: keyword arguments for `jtrust.make_env`, where `env` is a name.
       say: called with a line of text when a program is about to be compiled.
+      **options: of `jtrust.make_trainer`: num_envs, unroll_length, network, ...
 
     Raises:
       BadArgument: an argument that will not do, or something that is not installed.
@@ -138,7 +126,6 @@ def plan(
     algorithm = TRPO() if algorithm is None else algorithm
     checks.truth_value("largest", largest)
     request = Request(
-        env, dict(env_options or {}), algorithm, target, num_envs, unroll_length, network,
-        action_bins, policy_network, value_network, devices, largest,
+        env, dict(env_options or {}), algorithm, target, devices, largest, options
     )
     return answer(request, say or (lambda line: None))

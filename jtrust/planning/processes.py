@@ -12,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import jax
 
@@ -75,10 +75,10 @@ def _from_child(message: bytes, say: Say) -> Plan:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise, env=environment
     ) as child:
         try:
-            with contextlib.suppress(BrokenPipeError), child.stdin as given:
+            with contextlib.suppress(BrokenPipeError), cast(BinaryIO, child.stdin) as given:
                 pickle.dump(settings, given)
                 given.write(message)
-            return _read_answer(child.stdout, say, noise)
+            return _read_answer(cast(BinaryIO, child.stdout), say, noise)
         finally:
             if child.poll() is None and sys.exc_info()[0] is not None:
                 child.kill()
@@ -104,7 +104,7 @@ def _tell_what_came(request: Request, told: BinaryIO) -> None:
         if not issubclass(category, DeprecationWarning):  # of libraries, to their developers
             _tell(told, "warning", (str(message), category.__name__))
 
-    warnings.showwarning = show
+    warnings.showwarning = cast(Any, show)
     try:
         use_cpu_alone(request)
         found = carry_out(request, lambda line: _tell(told, "line", line))

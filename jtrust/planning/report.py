@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from jtrust.planning.plan import NOT_RUN, Plan
 
 
@@ -62,7 +64,7 @@ def _launches(found: Plan) -> list[str]:
     lines = [_line("launches", f"{found.launches:,} an iteration{step}")]
     lines += [
         f"{'':12} {count:9,} {name.replace('_', ' ')}"
-        for name, count in found.launches_by_phase.items()
+        for name, count in cast(dict[str, int], found.launches_by_phase).items()
     ]
     if found.uncounted_loops:
         loops = f"{found.uncounted_loops} loop" + "s" * (found.uncounted_loops > 1)

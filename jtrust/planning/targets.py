@@ -9,7 +9,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jtrust import checks
 
@@ -81,7 +81,7 @@ def find_target(name: Any) -> Target:
     kind = parts["kind"] if parts else name
     shape = (int(parts["hosts"] or 1), int(parts["each"] or 1)) if parts else (1, 1)
     if kind == "cpu":
-        return _cpu(name, shape, parts)
+        return _cpu(name, shape, cast(re.Match, parts))  # which `cpu` matches
     tpu, _, dimensions = name.partition(":")
     if tpu in _TPU_MEMORY:
         return _tpu(name, tpu, dimensions)
@@ -131,7 +131,7 @@ def _gpu(name: str, description: str, shape: tuple[int, int]) -> Target:
         re.search(rf"\b{field}\b", description)
         for field in ("gpu_device_info", "core_count", "cuda_compute_capability")
     )
-    if not whole or not re.search(r'\bplatform_name:\s*"CUDA"', description):
+    if memory is None or not whole or not re.search(r'\bplatform_name:\s*"CUDA"', description):
         raise checks.BadArgument(
             "target", name, "is no description of an NVIDIA GPU for XLA (a GpuTargetConfigProto as "
             "text, such as those in jtrust/planning/gpus/)"

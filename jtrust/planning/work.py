@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -17,6 +17,7 @@ from jtrust.planning.launches import Launches, count_launches
 from jtrust.planning.plan import Plan, Request
 from jtrust.planning.targets import Target, devices_of, find_target
 from jtrust.training import Trainer, make_trainer
+from jtrust.training.build import ProgramOptions
 
 
 def carry_out(request: Request, say: Callable[[str], None]) -> Plan:
@@ -26,17 +27,13 @@ def carry_out(request: Request, say: Callable[[str], None]) -> Plan:
     environment = _environment(request)
     _check_backend(environment, target)
 
-    def compile_for(num_envs: int) -> tuple[Trainer, Compiled]:
-        trainer = make_trainer(
-            environment, request.algorithm, num_envs=num_envs,
-            unroll_length=request.unroll_length, network=request.network,
-            action_bins=request.action_bins, policy_network=request.policy_network,
-            value_network=request.value_network, devices=devices,
-        )
-        say(f"compiling {num_envs:,} environments for {target.name}")
+    def compile_for(num_envs: int | None) -> tuple[Trainer, Compiled]:
+        options = ProgramOptions({**request.options, "num_envs": num_envs})
+        trainer = make_trainer(environment, request.algorithm, devices=devices, **options)
+        say(f"compiling {trainer.num_envs:,} environments for {target.name}")
         return trainer, compile_iteration(trainer)
 
-    trainer, program = compile_for(request.num_envs)
+    trainer, program = compile_for(request.options.get("num_envs"))
     first = _measured(program, target)
     found = Largest(None, None, 1)
     if request.largest:
@@ -116,7 +113,9 @@ def _measured(program: Compiled, target: Target) -> Measured:
     needed = program.memory_bytes
     # XLA lays out a TPU's memory itself, and refuses what does not fit; of a GPU it only knows
     # that the whole is not exceeded.
-    fits = not program.refused and (target.platform == "tpu" or needed <= target.usable_bytes)
+    fits = not program.refused and (
+        target.platform == "tpu" or cast(int, needed) <= target.usable_bytes
+    )
     return Measured(fits, needed)
 
 
@@ -136,4 +135,4 @@ def use_cpu_alone(request: Request) -> None:
     else:
         from jtrust.runs.cpu_devices import use_all_cores
 
-        use_all_cores(request.num_envs, request.devices)
+        use_all_cores(request.options.get("num_envs"), request.devices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ from jax.sharding import PartitionSpec
 
 from jtrust.algorithms import Batch
 from jtrust.algorithms.surrogate import Surrogate
+from jtrust.profiling.probes import replay
 from jtrust.training import Trainer, TrainState
-from jtrust.training.loop import ACTIONS
-from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, per_shard
+from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, is_cpu, per_shard
+from jtrust.training.random_keys import ACTIONS, environment_keys
 from jtrust.training.rollout import in_blocks
 
 BY_TIME = PartitionSpec(None, AXIS)
@@ -22,9 +24,9 @@ BY_TIME = PartitionSpec(None, AXIS)
 
 def _batch_spec(trainer: Trainer) -> Batch:
     """How a batch of `trainer` is spread over its devices."""
-    apart = {
+    apart: dict[str, Any] = {
         "environment_keys": SHARDED, "trust": REPLICATED,
-        "on_cpu": trainer.mesh.devices.flat[0].platform == "cpu",
+        "on_cpu": is_cpu(trainer.mesh),
     }
     return Batch(**{f.name: apart.get(f.name, BY_TIME) for f in dataclasses.fields(Batch)})
 
@@ -60,30 +62,29 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         program = jax.jit(per_shard(function, trainer.mesh, in_specs, out_specs))
         return lambda: program(*args)
 
-    def gather(state):
-        return trainer.gather(state, trainer.environment_keys(state))[:2]
-
-    def normalize(state, *rollout):
-        return trainer.normalize(state, *rollout, trainer.environment_keys(state))[:2]
+    def keys(state):
+        return environment_keys(state, trainer.collection.envs_per_device)
 
     starts = shard(
-        lambda s: trainer.fresh_starts(s, trainer.environment_keys(s)), (STATE_SPEC,), SHARDED,
-        state,
+        lambda s: trainer.collection.reset_pool(s, keys(s)), (STATE_SPEC,), SHARDED, state
     )
-    rollout = shard(gather, (STATE_SPEC,), (STATE_SPEC, BY_TIME), state)
+    rollout = shard(
+        lambda s: trainer.collection(s, keys(s))[:2], (STATE_SPEC,), (STATE_SPEC, BY_TIME), state
+    )
     after, trajectory = rollout()
     physics = shard(
-        trainer.replay, (STATE_SPEC, SHARDED, BY_TIME), (SHARDED, BY_TIME),
+        functools.partial(replay, trainer), (STATE_SPEC, SHARDED, BY_TIME), (SHARDED, BY_TIME),
         state, starts(), trajectory.action,
     )
     inference = shard(
         lambda *args: _act(trainer, *args), (STATE_SPEC, BY_TIME), BY_TIME,
         state, trajectory.observation,
     )
-    estimate = shard(trainer.estimate, (STATE_SPEC, BY_TIME), BY_TIME, after, trajectory)
+    estimate = shard(trainer.estimation, (STATE_SPEC, BY_TIME), BY_TIME, after, trajectory)
     normalization = shard(
-        normalize, (STATE_SPEC, BY_TIME, BY_TIME, BY_TIME), (STATE_SPEC, _batch_spec(trainer)),
-        after, trajectory, *estimate()[1:],
+        lambda s, steps, estimates: trainer.preparation(s, steps, estimates, keys(s))[:2],
+        (STATE_SPEC, BY_TIME, BY_TIME), (STATE_SPEC, _batch_spec(trainer)),
+        after, trajectory, estimate(),
     )
     ready, batch = normalization()
 
@@ -91,9 +92,9 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         return shard(function, (STATE_SPEC, _batch_spec(trainer)), REPLICATED, ready, batch)
 
     again = []
-    if trainer.algorithm.value_rounds > 1:
+    if trainer.value_fit.rounds > 1:
         run = shard(
-            trainer.evaluate_again, (STATE_SPEC, BY_TIME, _batch_spec(trainer)),
+            trainer.evaluation, (STATE_SPEC, BY_TIME, _batch_spec(trainer)),
             (STATE_SPEC, _batch_spec(trainer)), ready, trajectory, batch,
         )
         again = [Part(ROUNDS, run)]
@@ -107,7 +108,7 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         Part("normalization", normalization),
         *again,
         *[Part(name, update(f), behind) for name, f, behind in _update_parts(trainer)],
-        Part("value fit", update(trainer.fit_values)),
+        Part("value fit", update(trainer.evaluation.fit)),
     ]
 
 
@@ -118,15 +119,15 @@ def _act(trainer: Trainer, state: TrainState, observation: Any) -> jax.Array:
         def step(_, x):
             t, now = x
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-            policy = trainer.policy(state.policy, state.observation_moments, now)
+            policy = trainer.policy(state.policy, state.observation_statistics, now)
             return None, jax.vmap(lambda d, k: d.sample(k))(policy, step_keys)
 
         by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
         return (), jax.lax.scan(step, None, (jnp.arange(trainer.unroll_length), by_time))[1], ()
 
     by_environment = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
-    size = trainer.block_size(state.episodes.state)
-    keys = trainer.environment_keys(state)[:, ACTIONS]
+    size = trainer.collection.block_size(state.episodes.state)
+    keys = environment_keys(state, trainer.collection.envs_per_device)[:, ACTIONS]
     return in_blocks(block, size, keys, by_environment)[1]
 
 
@@ -136,13 +137,13 @@ def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
     Of the whole update only one result is asked for: the compiler leaves out what does not lead
     to it.
     """
-    algorithm, apply = trainer.algorithm, trainer.policy_network.apply
+    algorithm, network = trainer.algorithm, trainer.policy_network
 
     def whole(state, batch):
-        return algorithm.update(state.policy_optimizer, state.policy, apply, batch, AXIS)
+        return algorithm.update(state.policy_optimizer, state.policy, network, batch, AXIS)
 
     def gradient(state, batch):
-        return Surrogate(state.policy, apply, batch, algorithm.entropy_cost, AXIS).gradient()
+        return Surrogate(state.policy, network, batch, algorithm.entropy_cost, AXIS).gradient()
 
     if algorithm.parts > 1:  # the same program several times over
         return [(IN_PARTS, whole, None)]

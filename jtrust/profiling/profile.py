@@ -8,15 +8,14 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
-from jtrust.networks import NetworkConfig
 from jtrust.paths import user_path
 from jtrust.profiling.flops import count_flops, measured_peak
 from jtrust.profiling.phases import (
@@ -29,6 +28,8 @@ from jtrust.profiling.phases import (
     make_parts,
 )
 from jtrust.training import Trainer, TrainState, make_trainer
+from jtrust.training.build import TrainerOptions
+from jtrust.training.mesh import is_cpu
 
 REST_OF_ROLLOUT, REST = "rollout: what is left", "everything else"
 
@@ -93,14 +94,10 @@ def profile(
     algorithm: Algorithm | None = None,
     *,
     trace_dir: str | os.PathLike,
-    num_envs: int | None = None,
-    unroll_length: int = 64,
-    network: NetworkConfig | None = None,
-    action_bins: int | None = None,
-    devices: Sequence[jax.Device] | int | None = None,
     seed: int = 0,
     iterations: int = 5,
     repeats: int = 7,
+    **options: Unpack[TrainerOptions],
 ) -> Profile:
     """Trains a few iterations and takes the next one apart.
 
@@ -109,11 +106,11 @@ def profile(
     What the parts do not explain of the whole is `everything else`, so shares add up to 1.
 
     Args:
-      env, algorithm, num_envs, unroll_length, network, action_bins, devices, seed: as for
-        `jtrust.train`.
+      env, algorithm, seed: as for `jtrust.train`.
       trace_dir: where the JAX profiler writes its trace.
       iterations: how many to train first.
       repeats: measurements of each part.
+      **options: of `jtrust.make_trainer`.
 
     Raises:
       BadArgument: an argument that will not do, with what would.
@@ -122,11 +119,7 @@ def profile(
     repeats = checks.whole_number("repeats", repeats, maximum=1000, example=7)
     seed = checks.whole_number("seed", seed, minimum=0)
     trace_path = _make_directory(trace_dir)
-    trainer = make_trainer(
-        env, TRPO() if algorithm is None else algorithm, num_envs=num_envs,
-        unroll_length=unroll_length, network=network, action_bins=action_bins,
-        devices=devices,
-    )
+    trainer = make_trainer(env, TRPO() if algorithm is None else algorithm, **options)
     state, _ = trainer.iterate(trainer.init(jax.random.key(seed)))
     state, seconds = _train(trainer, jax.block_until_ready(state), iterations)
     parts = make_parts(trainer, state)
@@ -140,7 +133,7 @@ def profile(
         env=trainer.environment.name,
         algorithm=trainer.algorithm.name,
         num_envs=trainer.num_envs,
-        unroll_length=unroll_length,
+        unroll_length=trainer.unroll_length,
         device=used[0].device_kind,
         devices=len(used),
         phases=_phases(parts, medians),
@@ -229,7 +222,7 @@ def _trace(trainer: Trainer, state: TrainState, parts: list[Part], path: Path) -
     Returns:
       (the file for Perfetto, the steps of each environment in a traced iteration).
     """
-    if trainer.mesh.devices.flat[0].platform == "cpu":
+    if is_cpu(trainer.mesh):
         # On a CPU each of the thousands of small operations of a physics step is an event, twice
         # over: 100 MB for one iteration of 64 steps. A few steps show the same.
         trainer = dataclasses.replace(trainer, unroll_length=_short_unroll(trainer))
@@ -251,8 +244,10 @@ def _trace(trainer: Trainer, state: TrainState, parts: list[Part], path: Path) -
 
 def _short_unroll(trainer: Trainer) -> int:
     """The fewest steps of an iteration, 2 or more, that minibatches can be cut from."""
-    counts = [count for count in trainer.algorithm.all_minibatches().values() if count]
-    counts = [count * trainer.algorithm.parts for count in counts]
+    algorithm = trainer.algorithm
+    counts = [getattr(algorithm, name) for name in algorithm.minibatched]
+    counts = [count * algorithm.parts for count in counts if count]
+    counts += [trainer.value_fit.minibatches or 1]
     per_device = trainer.num_envs // trainer.mesh.size
     return next(
         (t for t in range(2, trainer.unroll_length)

@@ -2,5 +2,9 @@
 
 from jtrust.runs.evaluate import evaluate, load_policy, run_episodes
 from jtrust.runs.run import Result, resume, train
+from jtrust.runs.sinks import IterationInfo, Sink
 
-__all__ = ["Result", "evaluate", "load_policy", "resume", "run_episodes", "train"]
+__all__ = [
+    "IterationInfo", "Result", "Sink", "evaluate", "load_policy", "resume", "run_episodes",
+    "train",
+]

@@ -23,7 +23,7 @@ from jtrust import checks
 from jtrust.paths import read_plain
 from jtrust.runs.arrays import check_arrays, checksum
 from jtrust.runs.reading import read_json
-from jtrust.runs.upgrades import with_added
+from jtrust.runs.upgrades import renamed, with_added
 
 _CHECKSUMS = Path("checksums") / "metadata"
 _MOST_BYTES = 2**26  # of checksums
@@ -45,7 +45,7 @@ class PolicyAlone(DamagedCheckpoint):
 class CheckpointReader:
     """Reads the checkpoints of a run."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory).absolute()
 
     def steps(self) -> list[int]:
@@ -75,7 +75,7 @@ class CheckpointReader:
     def read(
         self, step: int, policy_only: bool = False, like: Any = None
     ) -> dict[str, np.ndarray]:
-        """The arrays of one checkpoint.
+        """The arrays of one checkpoint, by the names that their places have now.
 
         Args:
           step: which.
@@ -91,7 +91,9 @@ class CheckpointReader:
         for _ in _files(path):
             pass  # a link among them raises
         claims = _claims(path, items)
-        found = {name: spec for item in items for name, (spec, _) in claims[item].items()}
+        found = renamed(
+            {name: spec for item in items for name, (spec, _) in claims[item].items()}
+        )
         for item in items:
             _check_stored(path / item, claims[item])
         if like is not None:
@@ -99,7 +101,7 @@ class CheckpointReader:
         arrays: dict[str, np.ndarray] = {}
         for item in items:
             arrays |= _restore(path / item, claims[item])
-        return arrays
+        return renamed(arrays)
 
     def newest_whole(
         self, step: int | None = None, policy_only: bool = False, like: Any = None

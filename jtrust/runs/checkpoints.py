@@ -24,7 +24,7 @@ from jtrust.runs.checkpoint_reader import CheckpointReader, DamagedCheckpoint
 
 __all__ = ["CheckpointReader", "CheckpointWriter", "DamagedCheckpoint", "from_arrays", "to_arrays"]
 
-_POLICY_FIELDS = ("policy", "observation_moments")
+_POLICY_FIELDS = ("policy", "observation_statistics")
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:

@@ -28,7 +28,7 @@ def use_compilation_cache(place: str | None) -> None:
         jax.config.update("jax_compilation_cache_dir", None)
         return
     if place is None:
-        if jax.config.jax_compilation_cache_dir:
+        if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
             return
         base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         if not os.path.isabs(base):

@@ -12,11 +12,14 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.algorithms import ALGORITHMS, Algorithm
-from jtrust.environments import Environment, describe, make_env, with_action_bins
+from jtrust.algorithms.actor_critic import by_name_of_value_fit
+from jtrust.environments import Environment, make_env, with_action_bins
 from jtrust.environments.base import ActionSpace
 from jtrust.networks import NetworkConfig
 from jtrust.runs import permission
+from jtrust.runs.matching import check_custom_network, check_environment, check_name
 from jtrust.runs.reading import FORMAT, action_space, check_fields, read_fields
+from jtrust.runs.spaces import action_to_json, observation_to_json
 from jtrust.training import Trainer, make_trainer
 from jtrust.version import __version__
 
@@ -89,24 +92,25 @@ class RunConfig:
             env=environment.name,
             env_options=_plain(dict(environment.options), "env_options"),
             algorithm=trainer.algorithm.name,
-            hyperparameters=_plain(dataclasses.asdict(trainer.algorithm), "algorithm"),
+            hyperparameters=_plain(_by_name(trainer), "algorithm"),
             network=_plain(dataclasses.asdict(trainer.network), "network"),
             num_envs=trainer.num_envs,
             unroll_length=trainer.unroll_length,
             seed=seed,
             total_steps=total_steps,
             checkpoint_every=checkpoint_every,
-            observation=_observation_to_json(environment),
-            action=_action_to_json(environment.action),
+            observation=observation_to_json(environment),
+            action=action_to_json(environment.action),
             devices=trainer.mesh.size,
             episode_length=environment.episode_length,
             own_networks={
-                name: type(own.module).__name__
-                for name, own in (
-                    ("policy_network", trainer.own_policy), ("value_network", trainer.own_value)
-                ) if own is not None
+                name: type(module).__name__
+                for name, module in (
+                    ("policy_network", trainer.custom_policy),
+                    ("value_network", trainer.custom_value),
+                ) if module is not None
             },
-            random_keys=jax.config.jax_default_prng_impl,
+            random_keys=jax.config.jax_default_prng_impl,  # type: ignore[attr-defined]
             **others,
         )
 
@@ -140,7 +144,7 @@ class RunConfig:
                     + [f"has the unknown {', '.join(unknown)}"] * bool(unknown)
                 ),
             )
-        check_fields(fields, {name: field.type for name, field in known.items()}, where)
+        check_fields(fields, {name: str(field.type) for name, field in known.items()}, where)
         if _series(fields["jtrust"]) != _series(__version__):
             raise checks.BadArgument(
                 "RUN_DIR", where,
@@ -150,10 +154,15 @@ class RunConfig:
         return cls(**fields)
 
     def make_algorithm(self) -> Algorithm:
-        checks.one_of("algorithm", self.algorithm, ALGORITHMS)
-        earlier = _EARLIER | {"value_lambda": self.hyperparameters.get("gae_lambda")}
+        if self.algorithm not in ALGORITHMS:
+            raise checks.BadArgument(
+                "algorithm", self.algorithm, "is none of jtrust's; if it is your own, go on from "
+                "Python: jtrust.resume(RUN_DIR, trainer=...)"
+            )
+        given: dict[str, Any] = _EARLIER | {"value_lambda": self.hyperparameters.get("gae_lambda")}
+        given |= self.hyperparameters
         try:
-            return ALGORITHMS[self.algorithm](**earlier | self.hyperparameters)
+            return ALGORITHMS[self.algorithm](**given)
         except TypeError as error:
             raise checks.BadArgument("hyperparameters", self.hyperparameters, str(error)) from error
 
@@ -205,16 +214,16 @@ class RunConfig:
           BadArgument: an environment whose observations or actions are not the run's, or networks
             of the user's own that are not.
         """
-        self.check_own_network("policy_network", policy_network)
-        self.check_own_network("value_network", value_network)
+        check_custom_network(self, "policy_network", policy_network)
+        check_custom_network(self, "value_network", value_network)
         trainer = make_trainer(
             env, self.make_algorithm(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
             network=self.make_network(), action_bins=self.action.get("bins"),
             policy_network=policy_network, value_network=value_network, devices=devices,
         )
-        self.check_environment(trainer.environment)
-        self._check_name(trainer.environment.name)
+        check_environment(self, trainer.environment)
+        check_name(self, trainer.environment.name)
         length = trainer.environment.episode_length
         if self.episode_length not in (0, length):
             raise checks.BadArgument(
@@ -223,74 +232,9 @@ class RunConfig:
             )
         return trainer
 
-    def describe_own(self, env: Any) -> Environment:
-        """An environment that a user gave again from Python, described as the run has it.
-
-        Raises:
-          BadArgument: it is a name, or no environment.
-        """
-        if isinstance(env, str):
-            raise checks.BadArgument(
-                "env", env, "must be an environment and no name; leave it out, and the run's own, "
-                f"{self.env}, is made again"
-            )
-        if isinstance(env, Environment):
-            return env
-        # An object that was wrapped, or randomised, has another name than what it was before.
-        name = type(env).__name__ if "+" in self.env else self.env
-        length = {"episode_length": self.episode_length} if self.episode_length else {}
-        return describe(env, name, **length)
-
-    def _check_name(self, name: str) -> None:
-        """Raises `BadArgument` for another environment of a suite, or another wrapper.
-
-        Environments of the user's own may have come by another name.
-        """
-        ours, theirs = (x.partition("+") for x in (self.env, name))
-        both_named = "/" in ours[0] and "/" in theirs[0]
-        wrapped_otherwise = ours[2] != theirs[2] and ":" not in ours[0]
-        if (both_named and ours[0] != theirs[0]) or wrapped_otherwise:
-            raise checks.BadArgument("env", name, f"the run was trained in {self.env}")
-
     def with_action_bins(self, environment: Environment) -> Environment:
         """The environment with its actions in bins, where the run has them so."""
         return with_action_bins(environment, self.action.get("bins"))
-
-    def check_environment(self, environment: Environment) -> None:
-        """Raises `BadArgument` where observations or actions are not those of the run."""
-        for what, theirs, ours in (
-            ("observations", _observation_to_json(environment), self.observation),
-            ("actions", _action_to_json(environment.action), self.action),
-        ):
-            if theirs != ours:
-                raise checks.BadArgument(
-                    "env", environment.name, f"has {what} {theirs}; the run was trained on {ours}"
-                )
-
-    def check_random_keys(self) -> None:
-        """Raises `BadArgument` where JAX's random keys are of another kind than the run's."""
-        now = jax.config.jax_default_prng_impl
-        if self.random_keys not in ("", now):
-            raise checks.BadArgument(
-                "JAX_DEFAULT_PRNG_IMPL", now,
-                f"the run's random keys are of the kind {self.random_keys}; to go on with it, set "
-                f"JAX_DEFAULT_PRNG_IMPL={self.random_keys}",
-            )
-
-    def check_own_network(self, name: str, given: Any) -> None:
-        """Raises `BadArgument` where the run's network `name` was a user's own and `given` is not
-        one of that class, or the other way round."""
-        wanted = self.own_networks.get(name)
-        if wanted is None and given is not None:
-            raise checks.BadArgument(
-                name, type(given).__name__, "the run was trained with jtrust's own; leave it out"
-            )
-        if wanted is not None and type(given).__name__ != wanted:
-            raise checks.BadArgument(
-                name, None if given is None else type(given).__name__,
-                f"the run was trained with a network of your own, {wanted}; from Python, give it "
-                f"again: {name}={wanted}(...)",
-            )
 
     def action_space(self) -> ActionSpace:
         return action_space(self.action)
@@ -313,24 +257,19 @@ class RunConfig:
         return -(-self.total_steps // self.steps_per_iteration)
 
 
-def _series(version: str) -> list[str]:
-    """Versions that differ only behind the second number read each other's runs."""
-    return version.split(".")[:2]
-
-
-def _observation_to_json(environment: Environment) -> dict[str, Any]:
-    write = lambda x: {"shape": list(x.shape), "dtype": str(x.dtype)}  # noqa: E731
-    used = environment.used(environment.observation)
-    if environment.policy_key is None:
-        return write(used)
+def _by_name(trainer: Trainer) -> dict[str, Any]:
+    """What a trainer's algorithm, advantages and values are told, by the names that algorithms
+    give them."""
+    of_fit = dataclasses.asdict(trainer.value_fit)
     return {
-        "dictionary": {key: write(spec) for key, spec in used.items()},
-        "policy": environment.policy_key, "value": environment.value_key,
+        **dataclasses.asdict(trainer.algorithm), **dataclasses.asdict(trainer.gae),
+        **{name: of_fit[field] for name, field in by_name_of_value_fit().items()},
     }
 
 
-def _action_to_json(action: ActionSpace) -> dict[str, Any]:
-    return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}
+def _series(version: str) -> list[str]:
+    """Versions that differ only behind the second number read each other's runs."""
+    return version.split(".")[:2]
 
 
 def _plain(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import cast
 
 from jtrust import checks
 from jtrust.paths import open_plain, read_plain, user_path
@@ -36,7 +37,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike):
         self.path = user_path("RUN_DIR", path)
         self._final: Path | None = None
-        self._lock = None
+        self._lock: io.FileIO | None = None
 
     @property
     def config_path(self) -> Path:
@@ -111,7 +112,8 @@ class RunDirectory:
 
     def _sweep(self) -> None:
         """Removes what killed processes left beside this name before there was a run."""
-        for left in self._final.parent.glob(f".{glob.escape(self._final.name)}.starting-*"):
+        final = cast(Path, self._final)
+        for left in final.parent.glob(f".{glob.escape(final.name)}.starting-*"):
             if left.is_symlink():
                 continue
             other = RunDirectory(left)

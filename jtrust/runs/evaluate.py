@@ -6,8 +6,8 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -19,14 +19,13 @@ from jtrust.environments.base import select
 from jtrust.environments.compact import compact
 from jtrust.environments.same import same_environment
 from jtrust.environments.warp_physics import MORE_ROOM
-from jtrust.networks import Network, make_policy_network
-from jtrust.normalization import Moments
-from jtrust.own_networks import own_policy
+from jtrust.networks import Network, RunningStatistics, make_policy_network
 from jtrust.paths import user_path
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
+from jtrust.runs.matching import check_custom_network, check_environment, describe_own
 from jtrust.runs.reading import check_size
 from jtrust.startup import check_platform
 from jtrust.training import evaluate_policy
@@ -61,12 +60,12 @@ def _load(
     directory, config = RunDirectory.open(run_dir)
     action = config.action_space()
     sample, policy_key = config.observation_sample()
-    config.check_own_network("policy_network", policy_network)
-    own = own_policy(policy_network, math.prod(select(sample, policy_key).shape), action)
-    network = make_policy_network(config.make_network(), action, own)
+    check_custom_network(config, "policy_network", policy_network)
+    inputs = math.prod(select(sample, policy_key).shape)
+    network = make_policy_network(config.make_network(), inputs, action, policy_network)
     like = jax.eval_shape(
         lambda key, x: {
-            "policy": network.init(key, x), "observation_moments": Moments.zero(sample)
+            "policy": network.init(key, x), "observation_statistics": RunningStatistics.zero(sample)
         },
         jax.random.key(0), select(sample, policy_key),
     )
@@ -75,8 +74,8 @@ def _load(
     step, arrays = reader.newest_whole(step, policy_only=True, like=like)
     stored = from_arrays(arrays, like, str(reader.directory / str(step)))
     stored = jax.tree.map(jax.numpy.asarray, stored)
-    moments = stored["observation_moments"].at(policy_key)
-    return Policy(network, action, stored["policy"], moments, policy_key), config, step
+    statistics = stored["observation_statistics"].at(policy_key)
+    return Policy(network, action, stored["policy"], statistics, policy_key), config, step
 
 
 def evaluate(
@@ -118,9 +117,9 @@ def evaluate(
     if env is None:
         environment = config.make_environment(user_path("RUN_DIR", run_dir), allow_code)
     else:
-        environment = config.describe_own(env)
+        environment = describe_own(config, env)
     environment = config.with_action_bins(environment)
-    config.check_environment(environment)
+    check_environment(config, environment)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
     if crowded := int(np.sum(results["overflow"])):
         warnings.warn(f"in {crowded} of {episodes} episodes {MORE_ROOM}", stacklevel=2)
@@ -149,12 +148,12 @@ def run_episodes(
     each call.
     """
     try:
-        act = _acting(policy.network, policy.key, stochastic)
+        act = _acting(cast(Hashable, policy.network), policy.key, stochastic)
     except TypeError:  # a module of the user's own that cannot be hashed
         act = _acting.__wrapped__(policy.network, policy.key, stochastic)
     return jax.device_get(
         evaluate_policy(
-            compact(same_environment(environment)), act, (policy.params, policy.moments),
+            compact(same_environment(environment)), act, (policy.params, policy.statistics),
             jax.random.key(seed), episodes,
         )
     )
@@ -162,12 +161,11 @@ def run_episodes(
 
 @functools.lru_cache(maxsize=8)
 def _acting(network: Network, key: str | None, stochastic: bool) -> Callable:
-    """(parameters and moments, observations, keys [N]) -> actions on the policy's scale."""
+    """(parameters and statistics, observations, keys [N]) -> actions on the policy's scale."""
 
     def act(params, observation, keys):
-        parameters, moments = params
-        inputs = moments.normalize(select(observation, key))
-        distribution = network.apply(parameters, inputs)
+        parameters, statistics = params
+        distribution = network(parameters, statistics.normalize(select(observation, key)))
         if stochastic:
             return jax.vmap(lambda d, k: d.sample(k))(distribution, keys)
         return distribution.mode()

@@ -8,23 +8,17 @@ import importlib.util
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jtrust import checks
 from jtrust.paths import open_plain
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
-
-
-class MetricsWriter(Protocol):
-    """Takes one iteration's metrics at a time."""
-
-    def write(self, row: Mapping[str, float | int | None]) -> None: ...
-
-    def close(self) -> None: ...
+from jtrust.runs.sinks import IterationInfo, Sink
 
 
 def to_row(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
@@ -40,15 +34,15 @@ def to_row(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
     return row
 
 
-class JsonLines:
+class JsonLines(Sink):
     """Appends to `metrics.jsonl`, each line whole and at once."""
 
     def __init__(self, path: Path):
         self._path = path
         self._file = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def write(self, row: Mapping[str, float | int | None]) -> None:
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    def on_iteration(self, info: IterationInfo) -> None:
+        line = json.dumps(info.row, allow_nan=False).encode() + b"\n"
         try:
             written = self._file.write(line)
         except OSError as error:
@@ -70,7 +64,57 @@ def check_services(tensorboard: bool, wandb: bool) -> None:
             raise checks.BadArgument(name, True, f"needs `pip install 'jtrust[{name}]'`")
 
 
-class TensorBoard:
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """What is kept and told of a run beside its metrics; None for as it was begun.
+
+    Attributes:
+      keep_checkpoints: how many of the newest checkpoints; 0 for all.
+      tensorboard: whether TensorBoard event files are written.
+      wandb: whether metrics go to Weights & Biases.
+    """
+
+    keep_checkpoints: int | None
+    tensorboard: bool | None
+    wandb: bool | None
+
+    def checked(self, kept: bool) -> Services:
+        """The same.
+
+        Args:
+          kept: whether the run is kept in a directory.
+
+        Raises:
+          BadArgument: what will not do, or needs a directory.
+        """
+        for name in ("tensorboard", "wandb"):
+            wanted = getattr(self, name)
+            checks.truth_value(name, wanted)
+            if wanted and not kept:
+                raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
+        return self
+
+    def into(self, config: RunConfig) -> RunConfig:
+        """The configuration with what is not None in place of what it has.
+
+        Raises:
+          BadArgument: what will not do, or a service's package is not installed.
+        """
+        changes: dict[str, Any] = {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
+        if self.keep_checkpoints is not None:
+            changes["keep_checkpoints"] = checks.whole_number(
+                "keep_checkpoints", self.keep_checkpoints, minimum=0
+            )
+        config = dataclasses.replace(config, **changes)
+        check_services(config.tensorboard, config.wandb)
+        if config.wandb and not config.wandb_id:
+            config = dataclasses.replace(config, wandb_id=secrets.token_hex(4))
+        return config
+
+
+class TensorBoard(Sink):
     """Event files beside the metrics, for TensorBoard.
 
     Args:
@@ -83,16 +127,16 @@ class TensorBoard:
 
         self._writer = SummaryWriter(str(path), purge_step=done + 1 if done else None)
 
-    def write(self, row: Mapping[str, float | int | None]) -> None:
-        for key, value in row.items():
+    def on_iteration(self, info: IterationInfo) -> None:
+        for key, value in info.row.items():
             if value is not None:
-                self._writer.add_scalar(key, value, row["step"])
+                self._writer.add_scalar(key, value, info.step)
 
     def close(self) -> None:
         self._writer.close()
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Sink):
     """A Weights & Biases run; the same one again under the same `name`."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], name: str):
@@ -102,8 +146,8 @@ class WeightsAndBiases:
             project="jtrust", dir=str(path), config=dict(config), id=name, resume="allow"
         )
 
-    def write(self, row: Mapping[str, float | int | None]) -> None:
-        self._run.log({k: v for k, v in row.items() if v is not None}, step=row["step"])
+    def on_iteration(self, info: IterationInfo) -> None:
+        self._run.log({k: v for k, v in info.row.items() if v is not None}, step=info.step)
 
     def close(self) -> None:
         self._run.finish()
@@ -111,10 +155,10 @@ class WeightsAndBiases:
 
 def open_writers(
     stack: contextlib.ExitStack, directory: RunDirectory, config: RunConfig, done: int = 0
-) -> list[MetricsWriter]:
+) -> list[Sink]:
     """What a run's metrics go to from step `done` on; each is closed with the stack."""
     path = directory.path
-    writers: list[MetricsWriter] = []
+    writers: list[Sink] = []
     for wanted, opened in (
         (True, lambda: JsonLines(directory.metrics_path)),
         (config.tensorboard, lambda: TensorBoard(path, done)),

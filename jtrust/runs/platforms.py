@@ -28,7 +28,7 @@ def without_absent_accelerators(devices: str = "/dev") -> None:
     Args:
       devices: the directory in which Linux shows them.
     """
-    if sys.platform != "linux" or jax.config.jax_platforms:
+    if sys.platform != "linux" or jax.config.jax_platforms:  # type: ignore[attr-defined]
         return
     plugins = _plugins()
     has_libtpu = importlib.util.find_spec("libtpu") is not None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from jtrust import checks
 from jtrust.runs.config import RunConfig
+from jtrust.runs.sinks import IterationInfo, Sink
 
 Row = Mapping[str, Any]
 
@@ -21,6 +22,16 @@ class Progress(Protocol):
     def note(self, text: str) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Shown(Sink):
+    """Hands each row to what shows progress."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def on_iteration(self, info: IterationInfo) -> None:
+        self._progress.update(info.row)
 
 
 class Silent:

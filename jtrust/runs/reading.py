@@ -27,7 +27,9 @@ _MOST_LAYERS = 256
 _MOST_DEPTH = 50
 _MOST_OBSERVATIONS = 1000
 
-_KINDS = {"str": str, "int": int, "float": (int, float), "bool": bool, "dict[str, Any]": dict}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str, "int": int, "float": (int, float), "bool": bool, "dict[str, Any]": dict,
+}
 _RANGES = {
     "num_envs": (1, 2**24), "unroll_length": (1, 2**15), "seed": (0, 2**31 - 1),
     "total_steps": (1, 10**15), "checkpoint_every": (1, 2**31 - 1), "devices": (1, 2**24),

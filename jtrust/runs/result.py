@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,7 @@ class Result:
     stopped_by: int | None
 
 
-def make_policy(trainer: Trainer, state: TrainState) -> Policy:
-    """The policy of a training state."""
-    return Policy(
-        trainer.policy_network, trainer.environment.action, state.policy,
-        state.observation_moments.at(trainer.environment.policy_key),
-        trainer.environment.policy_key,
-    )
-
-
-def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Rows of metrics as arrays by name; NaN where there was no value."""
     keys = rows[0] if rows else ()
     nan = float("nan")

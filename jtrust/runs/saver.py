@@ -1,43 +1,50 @@
-"""Checkpoints on their way to the disk while training goes on, and the clock beside them."""
+"""Checkpoints on their way to the disk while training goes on."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from typing import cast
 
 from jtrust.runs.checkpoints import CheckpointWriter
-from jtrust.runs.progress import Progress
+from jtrust.runs.sinks import IterationInfo, Sink
 from jtrust.training import TrainState
 
 
-class Saver:
-    """Checkpoints on their way; one that fails is told of, and the next one tried."""
+class Saver(Sink):
+    """A checkpoint every so many iterations and behind the last; one that fails is told of, and
+    the next one tried.
 
-    def __init__(self, writer: CheckpointWriter, progress: Progress, last: int):
-        self._writer, self._progress, self._last = writer, progress, last
+    Stands behind what writes rows, so that a run killed between the two has the row of every
+    iteration that a checkpoint has gone through.
 
-    def save(self, step: int, state: TrainState) -> None:
+    Args:
+      writer: writes them.
+      every: iterations from one to the next.
+      last: step of the newest that is there.
+      note: says something to a person.
+    """
+
+    def __init__(
+        self, writer: CheckpointWriter, every: int, last: int, note: Callable[[str], None]
+    ):
+        self._writer, self._every, self._last, self._note = writer, every, last, note
+
+    def wants_state(self, iteration: int) -> bool:
+        return iteration % self._every == 0
+
+    def on_iteration(self, info: IterationInfo) -> None:
+        if info.state is not None and self.wants_state(info.iteration):
+            self._save(info.step, info.state)
+
+    def on_end(self, info: IterationInfo) -> None:
+        if info.step != self._last:
+            self._save(info.step, cast(TrainState, info.state))
+        self._writer.wait()
+
+    def _save(self, step: int, state: TrainState) -> None:
         try:
             self._writer.save(step, state)
         except OSError as error:
-            self._progress.note(f"warning: {error}; training goes on")
+            self._note(f"warning: {error}; training goes on")
             self._writer.save(step, state)
         self._last = step
-
-    def finish(self, step: int, state: TrainState) -> None:
-        if step != self._last:
-            self.save(step, state)
-        self._writer.wait()
-
-
-class Clock:
-    """Seconds since the start, and the rate between two readings."""
-
-    def __init__(self, steps: int):
-        self._steps, self._start = steps, time.perf_counter()
-        self._last = self._start
-
-    def read(self) -> dict[str, float]:
-        now = time.perf_counter()
-        rate = self._steps / max(now - self._last, 1e-9)
-        self._last = now
-        return {"time/seconds": now - self._start, "time/steps_per_second": rate}

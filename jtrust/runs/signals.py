@@ -6,9 +6,12 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class StopRequest:
@@ -30,7 +33,7 @@ class StopRequest:
     def __init__(self, hand_on: bool = False):
         self.number: int | None = None
         self._hand_on = hand_on
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

@@ -10,6 +10,20 @@ import numpy as np
 # What earlier states did not hold: their rewards count as having told policies apart.
 _ADDED = {"rewards_seen.least": 0.0, "rewards_seen.most": 1.0, "rewards_seen.ended": 1.0}
 
+# Fields of the state by their earlier names.
+_RENAMED = {
+    "observation_moments": "observation_statistics", "target_moments": "target_statistics",
+}
+
+
+def renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a checkpoint, or their shapes, by the names that their places have now."""
+    new = {}
+    for name, value in arrays.items():
+        field, dot, rest = name.partition(".")
+        new[_RENAMED.get(field, field) + dot + rest] = value
+    return new
+
 
 def with_added(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of a whole training state, or their shapes, with those that came later."""

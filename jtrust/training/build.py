@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import flax.linen as nn
 import jax
 
 from jtrust import checks
-from jtrust.algorithms import Algorithm
-from jtrust.algorithms.minibatches import largest_divisor, minibatches_for
+from jtrust.advantages import GAE
+from jtrust.algorithms import Algorithm, ValueFit
+from jtrust.algorithms.minibatch_sgd import largest_divisor, minibatches_for
 from jtrust.environments import describe, make_env, with_action_bins
-from jtrust.environments.base import select
 from jtrust.environments.compact import compact
 from jtrust.environments.warp_physics import check_devices
 from jtrust.networks import NetworkConfig
-from jtrust.own_networks import own_policy, own_value
-from jtrust.training.loop import Trainer
 from jtrust.training.mesh import default_num_envs, find_devices, make_mesh
+from jtrust.training.trainer import Trainer
+
+
+class ProgramOptions(TypedDict, total=False):
+    """The keyword arguments of `make_trainer` but the devices, for what passes them on."""
+
+    num_envs: int | None
+    unroll_length: int
+    network: NetworkConfig | None
+    action_bins: int | None
+    policy_network: nn.Module | None
+    value_network: nn.Module | None
+    gae: GAE | None
+    value_fit: ValueFit | None
+
+
+class TrainerOptions(ProgramOptions, total=False):
+    """The keyword arguments of `make_trainer`."""
+
+    devices: Sequence[jax.Device] | int | None
 
 
 def make_trainer(
@@ -32,6 +51,8 @@ def make_trainer(
     policy_network: nn.Module | None = None,
     value_network: nn.Module | None = None,
     devices: Sequence[jax.Device] | int | None = None,
+    gae: GAE | None = None,
+    value_fit: ValueFit | None = None,
 ) -> Trainer:
     """Describes a training run.
 
@@ -49,81 +70,116 @@ def make_trainer(
         distribution of `jtrust.distributions`; docs/networks.md has an example.
       value_network: the same, normalised observations [..., O] -> values [...].
       devices: which devices, or how many; by default all.
+      gae: how advantages are estimated; by default as the algorithm is told (`discount`, ...).
+      value_fit: how values are fitted; by default as the algorithm is told (`value_epochs`, ...).
 
     Raises:
       BadArgument: an argument that will not do, with what would.
     """
-    if jax.config.jax_enable_x64:
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise checks.BadArgument(
             "jax_enable_x64", True, "jtrust trains in float32; unset JAX_ENABLE_X64"
         )
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
     environment = compact(with_action_bins(environment, action_bins))
-    if not isinstance(algorithm, Algorithm):
-        raise checks.BadArgument(
-            "algorithm", algorithm, "must be an algorithm, such as jtrust.TRPO()"
-        )
+    algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")
+    network = _instance("network", network or NetworkConfig(), NetworkConfig)
+    gae = _instance("gae", gae or algorithm.gae(), GAE)
+    value_fit = _instance("value_fit", value_fit or algorithm.value_fit(), ValueFit)
     if num_envs is None:
         num_envs = default_num_envs(find_devices(devices))
     num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=64)
     unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**15, example=64)
-    network = network or NetworkConfig()
-    if not isinstance(network, NetworkConfig):
-        raise checks.BadArgument("network", network, "must be a jtrust.NetworkConfig")
     mesh = make_mesh(devices, num_envs)
     check_devices(environment, mesh.devices.flat)
-    algorithm = fitting(algorithm, num_envs, unroll_length, mesh.size)
-    policy_inputs, value_inputs = (
-        select(environment.observation, key).shape[-1]
-        for key in (environment.policy_key, environment.value_key)
+    shares = _Shares(num_envs, unroll_length, mesh.size)
+    trainer = Trainer(
+        environment, shares.settle(algorithm), gae, shares.settle_values(value_fit), num_envs,
+        unroll_length, network, mesh, policy_network, value_network,
     )
-    return Trainer(
-        environment, algorithm, num_envs, unroll_length, network, mesh,
-        own_policy(policy_network, policy_inputs, environment.action),
-        own_value(value_network, value_inputs),
-    )
+    _ = trainer.policy_network, trainer.value_network  # which refuse modules that will not do
+    return trainer
 
 
-def fitting(
-    algorithm: Algorithm, num_envs: int, unroll_length: int, devices: int
-) -> Algorithm:
-    """The algorithm `settled` for such rollouts.
+def _instance(name: str, value: Any, cls: type, like: str = "") -> Any:
+    if not isinstance(value, cls):
+        what = {"algorithm": "an algorithm, "}.get(name, f"a jtrust.{cls.__name__}")
+        raise checks.BadArgument(name, value, f"must be {what}{like}")
+    return value
 
-    Raises:
-      BadArgument: where parts or minibatches would not be of one size on every device.
+
+@dataclasses.dataclass(frozen=True)
+class _Shares:
+    """How a rollout is shared among devices, parts and minibatches.
+
+    Attributes:
+      num_envs: over all devices.
+      unroll_length: steps of each.
+      devices: how many.
     """
-    envs = num_envs // devices
-    settled = algorithm.settled(num_envs, unroll_length)
-    of_devices = f" / {devices} devices" if devices > 1 else ""
-    if envs % settled.parts:
-        if settled.parts != algorithm.parts:
+
+    num_envs: int
+    unroll_length: int
+    devices: int
+
+    def settle(self, algorithm: Algorithm) -> Algorithm:
+        """The algorithm `settled` for such rollouts.
+
+        Raises:
+          BadArgument: where parts or minibatches would not be of one size on every device.
+        """
+        settled = algorithm.settled(self.num_envs, self.unroll_length)
+        envs = self.num_envs // self.devices
+        if envs % settled.parts:
+            self._refuse_parts(algorithm, settled.parts)
+        for name in algorithm.minibatched:
+            self._check_minibatches(
+                name, getattr(algorithm, name), getattr(settled, name), settled.parts
+            )
+        return settled
+
+    def settle_values(self, value_fit: ValueFit) -> ValueFit:
+        """The same of the values' fit, which takes a rollout whole."""
+        settled = value_fit.settled(self.num_envs, self.unroll_length)
+        self._check_minibatches(
+            "value_minibatches", value_fit.minibatches, settled.minibatches
+        )
+        return settled
+
+    def _refuse_parts(self, algorithm: Algorithm, parts: int) -> None:
+        envs = self.num_envs // self.devices
+        if parts != algorithm.parts:
             raise checks.BadArgument(
-                "devices", devices,
-                f"cannot share the {settled.parts} parts of {num_envs} environments evenly; take "
-                f"fewer devices, or give parts, such as {largest_divisor(envs, settled.parts)}",
+                "devices", self.devices,
+                f"cannot share the {parts} parts of {self.num_envs} environments evenly; take "
+                f"fewer devices, or give parts, such as {largest_divisor(envs, parts)}",
             )
         raise checks.BadArgument(
-            "parts", algorithm.parts, f"must divide the environments (num_envs {num_envs}"
-            f"{of_devices}), such as {largest_divisor(envs, algorithm.parts)}",
+            "parts", algorithm.parts, f"must divide the environments (num_envs {self.num_envs}"
+            f"{self._of_devices}), such as {largest_divisor(envs, algorithm.parts)}",
         )
-    for name, given in algorithm.all_minibatches().items():
-        parts = 1 if name.startswith("value") else settled.parts
+
+    def _check_minibatches(
+        self, name: str, given: int | None, count: int | None, parts: int = 1
+    ) -> None:
         of_parts = f" / {parts} parts" if parts > 1 else ""
-        steps = envs // parts * unroll_length
-        count = getattr(settled, name)
+        steps = self.num_envs // self.devices // parts * self.unroll_length
         if given is not None and steps % given:
             raise checks.BadArgument(
                 name, given,
-                f"must divide the {steps} steps of a rollout (num_envs {num_envs} x "
-                f"unroll_length {unroll_length}{of_devices}{of_parts}), such as "
+                f"must divide the {steps} steps of a rollout (num_envs {self.num_envs} x "
+                f"unroll_length {self.unroll_length}{self._of_devices}{of_parts}), such as "
                 f"{largest_divisor(steps, given)}",
             )
-        count = count or minibatches_for(num_envs // parts * unroll_length)
+        count = count or minibatches_for(self.num_envs // parts * self.unroll_length)
         if given is None and steps % count:
             raise checks.BadArgument(
-                "devices", devices,
-                f"cannot share the {count} minibatches of {num_envs} environments x "
-                f"{unroll_length} steps{of_parts} evenly; take fewer devices, or give {name}, such "
-                f"as {largest_divisor(steps, count)}",
+                "devices", self.devices,
+                f"cannot share the {count} minibatches of {self.num_envs} environments x "
+                f"{self.unroll_length} steps{of_parts} evenly; take fewer devices, or give {name}, "
+                f"such as {largest_divisor(steps, count)}",
             )
-    return settled
+
+    @property
+    def _of_devices(self) -> str:
+        return f" / {self.devices} devices" if self.devices > 1 else ""

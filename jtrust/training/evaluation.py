@@ -38,8 +38,8 @@ def evaluate_policy(
     start_key, action_key = jax.random.split(key)
     variation_key = jax.random.fold_in(key, 2)  # none of the two that the split gave
     variation = batch.variations(environment, jax.random.split(variation_key, episodes))
-    starts = batch.start_states(environment, jax.random.split(start_key, episodes), variation)
-    starts = batch.whole_starts(environment, starts)
+    starts = batch.reset_states(environment, jax.random.split(start_key, episodes), variation)
+    starts = batch.whole_resets(environment, starts)
     keys = jax.random.split(action_key, episodes)
 
     def going_on(carry):

@@ -16,13 +16,14 @@ from jtrust.startup import check_platform
 from jtrust.training.state import TrainState
 
 AXIS = "envs"
-REPLICATED = PartitionSpec()
-SHARDED = PartitionSpec(AXIS)
+# Of any type: in `STATE_SPEC` they stand where a state has arrays.
+REPLICATED: Any = PartitionSpec()
+SHARDED: Any = PartitionSpec(AXIS)
 
 # Which parts of the state are spread over the devices: a prefix of the pytree.
 STATE_SPEC = TrainState(
     policy=REPLICATED, value=REPLICATED, policy_optimizer=REPLICATED, value_optimizer=REPLICATED,
-    observation_moments=REPLICATED, target_moments=REPLICATED, episodes=SHARDED,
+    observation_statistics=REPLICATED, target_statistics=REPLICATED, episodes=SHARDED,
     last_episodes=REPLICATED, rewards_seen=REPLICATED, key=REPLICATED, iteration=REPLICATED,
 )
 
@@ -70,6 +71,11 @@ def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh
     return Mesh(np.asarray(devices), (AXIS,))
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """Whether its devices are CPUs."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def per_shard(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
     """`function`, written for one shard, over the whole mesh."""
     # Brax's own loops carry constants in, which the check of replication does not follow.
@@ -79,7 +85,7 @@ def per_shard(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> 
 
     @functools.wraps(sharded)
     def call(*args: Any) -> Any:
-        if mesh.size == 1 and jax.config.jax_disable_jit:
+        if mesh.size == 1 and jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return _as_one_shard(function, mesh, args)
         return sharded(*args)
 

@@ -136,7 +136,7 @@ def rollout(
             moved, outcome = batch.step(environment, episodes, action)
         end = outcome.termination | outcome.truncation
         episodes = restarts.apply(moved, starts, end, t)
-        rest = {
+        rest: Any = {
             "action": action, "reward": outcome.reward, "termination": outcome.termination,
             "truncation": outcome.truncation, "whole": ~outcome.nonfinite,
         }
@@ -172,7 +172,7 @@ def cache_block(count: int, state_bytes: int, group: int | None = None) -> int:
       state_bytes: bytes of one environment's state.
       group: environments that share start states, of which a block holds all or none.
     """
-    group = group or batch.start_group(count)
+    group = group or batch.reset_group(count)
     fits = [
         n for n in range(1, count + 1)
         if count % n == 0 and n * state_bytes <= _BLOCK_BYTES and n % group == 0

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jtrust.environments.batch import Episodes
-from jtrust.normalization import Moments
+from jtrust.networks import RunningStatistics
 from jtrust.training.signal import RewardsSeen
 
 
@@ -22,8 +22,8 @@ class TrainState:
       value: parameters of the value network.
       policy_optimizer: what the algorithm carries (PPO: Adam's moments; TRPO: nothing).
       value_optimizer: Adam's moments.
-      observation_moments: what observations are normalised by; part of the policy.
-      target_moments: scale of the value network's output, over recent batches.
+      observation_statistics: what observations are normalised by; part of the policy.
+      target_statistics: scale of the value network's output, over recent batches.
       episodes: the environments, sharded over the mesh, [N, ...]; zeros before the first
         iteration, which begins them.
       last_episodes: mean return and length of the episodes that ended in the last iteration in
@@ -37,8 +37,8 @@ class TrainState:
     value: Any
     policy_optimizer: Any
     value_optimizer: Any
-    observation_moments: Moments
-    target_moments: Moments
+    observation_statistics: RunningStatistics
+    target_statistics: RunningStatistics
     episodes: Episodes
     last_episodes: dict[str, jax.Array]
     rewards_seen: RewardsSeen

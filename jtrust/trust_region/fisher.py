@@ -112,7 +112,8 @@ def fisher_vector_product(
     Raises:
       ValueError: if `vector` is not a pytree of the same structure and shapes as `params`.
     """
-    same = jax.tree.structure(params) == jax.tree.structure(vector) and all(
+    structure: Any = jax.tree.structure(params)
+    same = structure == jax.tree.structure(vector) and all(
         jnp.shape(a) == jnp.shape(b)
         for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(vector), strict=True)
     )

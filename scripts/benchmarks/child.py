@@ -48,15 +48,13 @@ def until(target: str, trainer: str, name: str) -> dict:
     if trainer == "brax":
         return _brax_until(float(target), name)
     import jtrust
-    from jtrust.cli import TrainOptions
     from jtrust.runs.cpu_devices import use_all_cores
     from jtrust.startup import collector_paused
 
-    num_envs = TrainOptions.num_envs
-    use_all_cores(num_envs, None)  # as the command line does
+    use_all_cores(None, None)  # as the command line does
     algorithm = {"trpo": jtrust.TRPO, "ppo": jtrust.PPO}[trainer]()
     with collector_paused():  # as `jtrust.train` does
-        ours = jtrust.make_trainer(name, algorithm, num_envs=num_envs)
+        ours = jtrust.make_trainer(name, algorithm)
         state = ours.init(jax.random.key(0))
         iterate = jax.jit(ours.iterate, donate_argnums=0).lower(state).compile()
     for i in range(1, 1000):

@@ -95,9 +95,11 @@ def sb3(gpu: bool, repeats: int) -> Iterator[Row]:
     keys = jax.random.split(jax.random.key(0), 5)
     x = jax.random.normal(keys[0], (states // 256, 256, inputs))
     on_cpu = jax.devices()[0].platform == "cpu"
-    network = make_policy_network(NetworkConfig(), jtrust.Box(actions), on_cpu=on_cpu)
+    network = make_policy_network(
+        NetworkConfig(), inputs, jtrust.Box(actions), on_cpu=on_cpu
+    )
     params = network.init(keys[1], x[0])
-    distribution = network.apply(params, x)
+    distribution = network(params, x)
     action = distribution.sample(keys[2])
     advantage = jax.random.normal(keys[3], x.shape[:2]) + 0.3 * action[..., 0]
     batch = jtrust.algorithms.Batch(
@@ -109,7 +111,7 @@ def sb3(gpu: bool, repeats: int) -> Iterator[Row]:
     for label, algorithm in (
         ("Fisher matrix on all states", jtrust.TRPO(fisher_stride=1)), ("defaults", jtrust.TRPO())
     ):
-        update = jax.jit(lambda p, b, a=algorithm: a.update((), p, network.apply, b)[::2])
+        update = jax.jit(lambda p, b, a=algorithm: a.update((), p, network, b)[::2])
         _, metrics = update(params, batch)
         if not metrics["policy/accepted"]:
             raise RuntimeError("the update was refused: not the work to be timed")

@@ -141,7 +141,9 @@ def fisher(gpu: bool, repeats: int) -> list[Row]:
 
 def _fisher(states: int, sizes: tuple[int, ...], repeats: int) -> list[Row]:
     on_cpu = jax.devices()[0].platform == "cpu"
-    network = make_policy_network(NetworkConfig(policy_layers=sizes), jtrust.Box(8), on_cpu=on_cpu)
+    network = make_policy_network(
+        NetworkConfig(policy_layers=sizes), 27, jtrust.Box(8), on_cpu=on_cpu
+    )
     x = jax.random.normal(jax.random.key(0), (1, states, 27))
     params = network.init(jax.random.key(1), x[0])
     batch = jtrust.algorithms.Batch(
@@ -161,19 +163,19 @@ def _fisher(states: int, sizes: tuple[int, ...], repeats: int) -> list[Row]:
 
     @jax.jit
     def gradient(params, batch):
-        return Surrogate(params, network.apply, batch, 0.0, None).gradient()
+        return Surrogate(params, network, batch, 0.0, None).gradient()
 
     @jax.jit
     def linearised(params, batch):
-        surrogate = Surrogate(params, network.apply, batch, 0.0, None)
+        surrogate = Surrogate(params, network, batch, 0.0, None)
         return repeat(surrogate.fisher(0.1), params)
 
     @jax.jit
     def reverse_over_reverse(params, batch):
-        old = network.apply(params, batch.observation[0])
+        old = network(params, batch.observation[0])
 
         def kl(p):
-            return jnp.mean(old.kl_divergence(network.apply(p, batch.observation[0])))
+            return jnp.mean(old.kl_divergence(network(p, batch.observation[0])))
 
         def product(v):
             return jax.grad(lambda p: tree_dot(jax.grad(kl)(p), v))(params)

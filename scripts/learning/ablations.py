@@ -3,92 +3,118 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jtrust.networks import INPUT_LAYER, OUTPUT_LAYER, get_layer, with_layer
-from jtrust.normalization import Moments
+from jtrust.networks import RunningStatistics
 from jtrust.training import Trainer
-from jtrust.training.mesh import AXIS
-from jtrust.trust_region import mean_over
+from jtrust.training.agent import Agent
+from jtrust.training.collection import Collection
+from jtrust.training.preparation import Preparation
+from jtrust.training.random_keys import environment_keys
 
 
-class Unfolded(Trainer):
+class Unfolded(Preparation):
     """New statistics of observations move the policy and the values, as they do elsewhere."""
 
-    def _update_normalizers(self, state, observation, targets, *weights):
-        new, observed = super()._update_normalizers(state, observation, targets, *weights)
-        new = dataclasses.replace(
-            new,
-            policy=with_layer(new.policy, INPUT_LAYER, get_layer(state.policy, INPUT_LAYER)),
-            value=with_layer(new.value, INPUT_LAYER, get_layer(state.value, INPUT_LAYER)),
-        )
-        some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
-        before = self.policy(state.policy, state.observation_moments, some)
-        after = self.policy(new.policy, new.observation_moments, some)
-        drift_kl = mean_over(jnp.mean(before.kl_divergence(after)), AXIS)
-        return new, {**observed, "observation/drift_kl": drift_kl}
+    def folded_policy(self, state, new):
+        return state.policy
+
+    def folded_value(self, state, new, new_targets):
+        return super().folded_value(state, state.observation_statistics, new_targets)
 
 
-class SameStarts(Trainer):
+class SameStarts(Collection):
     """Episodes begin from the states that the first ones began from, as under brax's auto-reset.
 
     One of eight for each environment, where brax has one.
     """
 
-    def fresh_starts(self, state, keys):
+    def reset_pool(self, state, keys):
         first = dataclasses.replace(state, iteration=jnp.zeros_like(state.iteration))
-        return super().fresh_starts(state, self.environment_keys(first))
+        return super().reset_pool(state, environment_keys(first, self.envs_per_device))
 
 
-class EndingTogether(Trainer):
+class EndingTogether(Collection):
     """All first episodes run to their time limit, so all that follow end together too."""
 
-    def begun(self, state, starts):
-        episodes = super().begun(state, starts)
+    def begun(self, state, pool):
+        episodes = super().begun(state, pool)
         return dataclasses.replace(episodes, head_start=jnp.zeros_like(episodes.head_start))
 
 
-class UnscaledValues(Trainer):
+class UnscaledAgent(Agent):
     """The value network gives returns themselves, in units of reward."""
 
     def values(self, state, observation):
-        unit = Moments.zero(state.target_moments.mean)  # mean 0, deviation 1
-        return super().values(dataclasses.replace(state, target_moments=unit), observation)
+        unit = RunningStatistics.zero(state.target_statistics.mean)  # mean 0, deviation 1
+        return super().values(dataclasses.replace(state, target_statistics=unit), observation)
 
-    @staticmethod
-    def scaled_targets(state, targets):
+    def scaled_targets(self, state, targets):
         return targets
 
-    def normalize(self, state, trajectory, advantages, targets, keys):
-        new, batch, observed = super().normalize(state, trajectory, advantages, targets, keys)
-        value = with_layer(new.value, OUTPUT_LAYER, get_layer(state.value, OUTPUT_LAYER))
-        return dataclasses.replace(new, value=value), batch, observed
+
+class UnscaledValues(Preparation):
+    """For `UnscaledAgent`: no change of a scale of the targets is folded in."""
+
+    def folded_value(self, state, new, new_targets):
+        return super().folded_value(state, new, state.target_statistics)
 
 
-class UnscaledAdvantages(Trainer):
+class UnscaledAdvantages(Preparation):
     """Advantages as they were estimated, with whatever mean and deviation they have."""
 
-    @staticmethod
-    def standard_advantages(trajectory, advantages, weight):
+    def standard_advantages(self, trajectory, advantages, weight):
         return advantages
 
 
+def _as(cls: type, part: Any) -> Any:
+    """A part of a trainer as one of another class."""
+    return cls(**{f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
+
+
+class WithoutFolding(Trainer):
+    @functools.cached_property
+    def preparation(self):
+        return _as(Unfolded, super().preparation)
+
+
+class WithoutFreshStarts(Trainer):
+    @functools.cached_property
+    def collection(self):
+        return _as(SameStarts, super().collection)
+
+
+class WithoutSpread(Trainer):
+    @functools.cached_property
+    def collection(self):
+        return _as(EndingTogether, super().collection)
+
+
+class WithoutValueScale(Trainer):
+    @functools.cached_property
+    def agent(self):
+        return _as(UnscaledAgent, super().agent)
+
+    @functools.cached_property
+    def preparation(self):
+        return _as(UnscaledValues, super().preparation)
+
+
+class WithoutStandardizing(Trainer):
+    @functools.cached_property
+    def preparation(self):
+        return _as(UnscaledAdvantages, super().preparation)
+
+
 ABLATIONS = {
-    "fold": Unfolded, "fresh_starts": SameStarts, "spread": EndingTogether,
-    "value_scale": UnscaledValues, "standardize": UnscaledAdvantages,
+    "fold": WithoutFolding, "fresh_starts": WithoutFreshStarts, "spread": WithoutSpread,
+    "value_scale": WithoutValueScale, "standardize": WithoutStandardizing,
 }
 
 
-def without(make_trainer: Callable[..., Trainer], part: str) -> Callable[..., Trainer]:
-    """`make_trainer` for trainers that lack a part."""
-
-    def make(*args: Any, **kwargs: Any) -> Trainer:
-        trainer = make_trainer(*args, **kwargs)
-        fields = {f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)}
-        return ABLATIONS[part](**fields)
-
-    return make
+def without(trainer: Trainer, part: str) -> Trainer:
+    """A trainer that lacks a part."""
+    return _as(ABLATIONS[part], trainer)

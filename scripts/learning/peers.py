@@ -54,7 +54,7 @@ def brax_ppo(
     from scripts.benchmarks import brax_ppo as mended
 
     suite, name = task.env.split("/")
-    environment, published = (_playground if suite == "playground" else _brax)(name, task)
+    environment, published = (of_playground if suite == "playground" else of_brax)(name, task)
     published |= settings
     per_update = (
         published["batch_size"] * published["num_minibatches"] * published["unroll_length"]
@@ -101,13 +101,13 @@ def brax_ppo(
     return {"evaluations": found}
 
 
-def _brax(name: str, task: Task) -> tuple[Any, dict[str, Any]]:
+def of_brax(name: str, task: Task) -> tuple[Any, dict[str, Any]]:
     from brax import envs
 
     return envs.get_environment(name, **task.make), _COMMON | PUBLISHED[name]
 
 
-def _playground(name: str, task: Task) -> tuple[Any, dict[str, Any]]:
+def of_playground(name: str, task: Task) -> tuple[Any, dict[str, Any]]:
     from brax.training.agents.ppo import networks
     from mujoco_playground import registry, wrapper
     from mujoco_playground.config import dm_control_suite_params

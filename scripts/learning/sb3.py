@@ -28,7 +28,7 @@ class BatchedEnvironment(VecEnv):
         )
         self._key = jax.random.key(seed)
         variation = batch.variations(environment, jax.random.split(self._next_key(), num_envs))
-        self._starts = jax.jit(lambda key: batch.start_states(
+        self._starts = jax.jit(lambda key: batch.reset_states(
             environment, jax.random.split(key, num_envs), variation
         ))
         self._begin = jax.jit(lambda starts: batch.begin(starts, variation))

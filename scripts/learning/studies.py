@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from scripts.learning import statistics, tables
-from scripts.learning.suite import SUITE
+from scripts.learning.suite import SUITE, parse_arm
+
+# TRPO had no bonus for the entropy when most of its settings were tried, and stands for itself.
+REFERENCES = ("trpo:entropy_cost=0.0",)
 
 Runs = dict[str, dict[str, list[dict]]]
 
@@ -18,8 +21,18 @@ def difference(ours: statistics.Scores, theirs: statistics.Scores) -> float:
     return float(np.mean([mean({t: ours[t]}) - mean({t: theirs[t]}) for t in ours]))
 
 
+def reference(arm: str, arms: dict[str, list[dict]]) -> str:
+    """What an arm stands beside: the one of `REFERENCES` whose setting it has too, or defaults."""
+    name, settings = parse_arm(arm)
+    for one in REFERENCES:
+        base, shared = parse_arm(one)
+        if one in arms and base == name and shared.items() < settings.items():
+            return one
+    return name
+
+
 def table(data: Runs) -> list[str]:
-    """Every arm with settings of its own beside the same algorithm's defaults, at their end."""
+    """Every arm with settings of its own beside its `reference`, at their end."""
     lines = [
         "| task | setting | steps | return | defaults | difference | better than the defaults |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -27,7 +40,7 @@ def table(data: Runs) -> list[str]:
     pairs: dict[str, tuple[dict, dict]] = {}
     for task, arms in data.items():
         for arm, runs in arms.items():
-            base = arm.partition(":")[0]
+            base = reference(arm, arms)
             if ":" not in arm or base not in arms:
                 continue
             where = tables.common_end(arms, [arm, base], "step")
@@ -94,7 +107,8 @@ def as_markdown(data: Runs, defaults: Path) -> str:
         "Written by `python scripts/learning_curves.py report --data` with the folder of their",
         "runs. Returns as in the other tables at equal steps, at the last step that both have",
         "reached; in brackets the range of the seeds, whose number stands behind, and from 5",
-        "seeds the 95 % interval by a stratified bootstrap.",
+        "seeds the 95 % interval by a stratified bootstrap. `defaults` are those of the time: of",
+        "TRPO without a bonus for the entropy where a setting has `entropy_cost=0.0` beside others.",
     ]
     if any(":" in arm for arms in data.values() for arm in arms):
         text += [

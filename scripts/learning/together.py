@@ -33,9 +33,7 @@ def run(
     """Trains every seed to the task's steps, evaluating all of them at ten points and before."""
     arm = worker.configure(task, algorithm, settings)
     environment = jtrust.make_env(task.env, **task.make)
-    trainer = arm.make_trainer(
-        environment, arm.algorithm, network=arm.network, devices=1, **arm.numbers
-    )
+    trainer = arm.trainer(environment, devices=1)
     iterations = arm.iterations(task)
     between = max(iterations // worker.EVALUATIONS, 1)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
@@ -75,7 +73,7 @@ def run(
         found["step"].append(done * trainer.steps_per_iteration)
         found["seconds"].append(round(seconds, 2))
         found["return"].append(np.asarray(
-            evaluate((states.policy, states.observation_moments), jnp.asarray(seeds))
+            evaluate((states.policy, states.observation_statistics), jnp.asarray(seeds))
         ))
     return {
         str(seed): {

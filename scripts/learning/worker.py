@@ -32,12 +32,23 @@ _POINTS = 60
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """What an arm trains with: an algorithm and what is not the algorithm's."""
+    """What an arm trains with: an algorithm, what is not the algorithm's, and what is left out."""
 
     algorithm: Any
     network: Any
     numbers: dict[str, int]
-    make_trainer: Callable[..., Any]
+    lacks: tuple[str, ...] = ()
+
+    def trainer(self, environment: Any, **options: Any) -> Any:
+        from jtrust.training import make_trainer
+        from scripts.learning.ablations import without
+
+        trainer = make_trainer(
+            environment, self.algorithm, network=self.network, **self.numbers, **options
+        )
+        for part in self.lacks:
+            trainer = without(trainer, part)
+        return trainer
 
     def iterations(self, task: Task) -> int:
         """How many a task's steps take, rounded up."""
@@ -48,28 +59,23 @@ def configure(task: Task, algorithm: str, settings: dict[str, Any]) -> Arm:
     """An arm by its name and its settings, each of which goes to where its name belongs."""
     from jtrust.algorithms import ALGORITHMS
     from jtrust.networks import NetworkConfig
-    from jtrust.training import make_trainer
-    from scripts.learning.ablations import ABLATIONS, without
+    from scripts.learning.ablations import ABLATIONS
 
     left = dict(settings)
     numbers = {"num_envs": task.num_envs, "unroll_length": 64}
     numbers |= {k: left.pop(k) for k in settings if k in numbers}
     shape = {f.name for f in dataclasses.fields(NetworkConfig)}
     network = NetworkConfig(**{k: left.pop(k) for k in settings if k in shape})
-    for part in ABLATIONS:
-        if left.pop(part, True) is False:
-            make_trainer = without(make_trainer, part)
-    return Arm(ALGORITHMS[algorithm](**left), network, numbers, make_trainer)
+    lacks = tuple(part for part in ABLATIONS if left.pop(part, True) is False)
+    return Arm(ALGORITHMS[algorithm](**left), network, numbers, lacks)
 
 
 def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
                most_seconds: float) -> dict[str, Any]:
     """A run by `jtrust.train`, its checkpoints evaluated when it has ended."""
     import jtrust
-    from jtrust.runs import run
 
     arm = configure(task, algorithm, settings)
-    run.make_trainer = arm.make_trainer
     begun = time.perf_counter()
     environment = jtrust.make_env(task.env, **task.make)
     tracing = time.perf_counter() - begun  # others trace the environment after their clock starts
@@ -81,9 +87,8 @@ def jtrust_run(task: Task, algorithm: str, settings: dict[str, Any], seed: int,
         run_dir = Path(folder) / "run"
         timer.start()
         jtrust.train(
-            environment, arm.algorithm, total_steps=task.steps, seed=seed, run_dir=run_dir,
-            network=arm.network, checkpoint_every=max(iterations // EVALUATIONS, 1),
-            **arm.numbers,
+            arm.trainer(environment), total_steps=task.steps, seed=seed, run_dir=run_dir,
+            checkpoint_every=max(iterations // EVALUATIONS, 1),
         )
         timer.cancel()
         rows = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -110,7 +115,7 @@ def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], see
     def act(parameters, observation, keys):
         return policies[0].distribution(*parameters, observation).mode()
 
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[(p.params, p.moments) for p in policies])
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[(p.params, p.statistics) for p in policies])
     returns = jax.jit(jax.vmap(
         lambda parameters: evaluate_policy(
             environment, act, parameters, jax.random.key(1_000_000 + seed), EPISODES

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jtrust
-from jtrust.algorithms import Batch, fit_values, init_value_optimizer
+from jtrust.algorithms import Batch, ValueFit
 from jtrust.algorithms.gauss_newton import gauss_newton_step
 from jtrust.networks import NetworkConfig, make_value_network
 
@@ -59,7 +58,7 @@ def test_damping_is_ridge_regression():
 
 @functools.cache
 def network():
-    module = make_value_network(NetworkConfig(value_layers=(16, 16)), None, True)
+    module = make_value_network(NetworkConfig(value_layers=(16, 16)), SIZE, on_cpu=True)
     return module, module.init(jax.random.key(3), jnp.zeros(SIZE))
 
 
@@ -70,12 +69,12 @@ def test_the_loss_of_a_network_never_rises_and_falls_faster_than_by_adam():
     batch = Batch(observation, observation, target, target, target, keys, weight=weight)
     losses = {}
     for solver in ("gauss-newton", "adam"):
-        algorithm = jtrust.TRPO(value_solver=solver, value_minibatches=8, value_epochs=1)
-        params, state = start, init_value_optimizer(algorithm, start)
+        fit = ValueFit(solver=solver, minibatches=8, epochs=1)
+        params, state = start, fit.init(start)
         found = []
         for _ in range(5):
-            params, state, metrics = fit_values(algorithm, params, state, module.apply, batch)
-            error = np.asarray(module.apply(params, observation) - target)
+            params, state, metrics = fit.update(state, params, module, batch)
+            error = np.asarray(module(params, observation) - target)
             found.append(float(0.5 * np.mean(np.asarray(weight) * error**2)))
             assert metrics["value/skipped"] == 0
             if solver == "gauss-newton":
@@ -94,7 +93,7 @@ def test_what_is_not_finite_leaves_the_values_as_they_are(where):
     else:
         observation = observation.at[0, 0, 0].set(jnp.nan)
     new, _, sound = gauss_newton_step(
-        module.apply, start, observation, target, weight, iterations=4, damping=1e-3
+        module, start, observation, target, weight, iterations=4, damping=1e-3
     )
     assert not sound
     jax.tree.map(np.testing.assert_array_equal, new, start)
@@ -102,4 +101,4 @@ def test_what_is_not_finite_leaves_the_values_as_they_are(where):
 
 def test_it_carries_no_state():
     _, start = network()
-    assert init_value_optimizer(jtrust.TRPO(value_solver="gauss-newton"), start) == ()
+    assert ValueFit(solver="gauss-newton").init(start) == ()

@@ -13,8 +13,8 @@ from scipy import stats
 
 import jtrust
 from jtrust.algorithms import Batch
-from jtrust.algorithms.hyperparameters import hyperparameters
 from jtrust.algorithms.surrogate import Limits
+from jtrust.hyperparameters import hyperparameters
 
 ALGORITHMS = [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty]
 STEPS, ENVS, SIZE, ACTIONS = 8, 16, 3, 2

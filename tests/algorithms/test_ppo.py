@@ -70,7 +70,7 @@ def test_a_rate_ten_times_as_high_moves_the_means_and_not_the_deviation(point):
     for scale in (1.0, 10.0):
         state = dataclasses.replace(start.policy_optimizer, rate_scale=jnp.float32(scale))
         policy, _, metrics = algorithm.update(
-            state, start.policy, trainer.policy_network.apply, batch
+            state, start.policy, trainer.policy_network, batch
         )
         assert metrics["policy/step_scale"] == 1
         assert metrics["policy/learning_rate"] == pytest.approx(scale * 3e-4)
@@ -94,7 +94,7 @@ def updated(algorithm, advantage):
         observation[..., 0], jax.random.split(keys[2], 32),
     )
     return start, *algorithm.update(
-        start.policy_optimizer, start.policy, trainer.policy_network.apply, batch
+        start.policy_optimizer, start.policy, trainer.policy_network, batch
     )
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import jtrust
 from jtrust.algorithms import Batch
-from jtrust.normalization import Moments
+from jtrust.networks.running_statistics import RunningStatistics
+from jtrust.training.batch_statistics import trust
 from jtrust.training.mesh import REPLICATED, SHARDED, make_mesh, per_shard
-from jtrust.training.statistics import trust
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 
@@ -27,7 +27,7 @@ ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 def test_the_share_is_the_square_of_the_spread_over_its_floor(spread, share, mean):
     advantages = np.random.default_rng(0).normal(size=(64, 16))
     advantages = (advantages - advantages.mean()) / advantages.std() * spread + 5.0
-    targets = Moments(jnp.float32(1.0), jnp.float32(mean), jnp.float32(0.0))
+    targets = RunningStatistics(jnp.float32(1.0), jnp.float32(mean), jnp.float32(0.0))
     program = per_shard(
         lambda x: trust(x, targets, 0.003), make_mesh(8, 64), SHARDED, REPLICATED
     )
@@ -37,7 +37,7 @@ def test_the_share_is_the_square_of_the_spread_over_its_floor(spread, share, mea
 def test_the_spread_of_returns_counts_as_their_size_too_and_a_floor_of_zero_trusts_all():
     one = per_shard(
         lambda x, floor: trust(
-            x, Moments(jnp.float32(1.0), jnp.float32(3.0), jnp.float32(16.0)), floor[0]
+            x, RunningStatistics(jnp.float32(1.0), jnp.float32(3.0), jnp.float32(16.0)), floor[0]
         ),
         make_mesh(1, 8), REPLICATED, REPLICATED,
     )
@@ -67,7 +67,7 @@ def test_no_algorithm_moves_further_than_its_share(point, algorithm):
     @jax.jit
     def moved(trust):
         new, _, metrics = algorithm.update(
-            state.policy_optimizer, state.policy, trainer.policy_network.apply, batch_of(trust)
+            state.policy_optimizer, state.policy, trainer.policy_network, batch_of(trust)
         )
         return new, metrics
 
@@ -94,7 +94,7 @@ def test_a_coefficient_rises_after_an_update_that_was_drawn_back(point):
     trainer = jtrust.make_trainer(point, algorithm, num_envs=32, unroll_length=16, devices=1)
     state = trainer.init(jax.random.key(0))
     _, new, metrics = algorithm.update(
-        state.policy_optimizer, state.policy, trainer.policy_network.apply, batch_of(1.0)
+        state.policy_optimizer, state.policy, trainer.policy_network, batch_of(1.0)
     )
     assert metrics["policy/step_scale"] < 1 and metrics["policy/kl"] < 1.5 * 0.01
     assert new.kl_coefficient == 2 * state.policy_optimizer.kl_coefficient
@@ -107,7 +107,7 @@ def test_an_update_is_judged_by_the_share_that_was_allowed(point, algorithm):
     trainer = jtrust.make_trainer(point, algorithm, num_envs=32, unroll_length=16, devices=1)
     state = trainer.init(jax.random.key(0))
     _, new, metrics = algorithm.update(
-        state.policy_optimizer, state.policy, trainer.policy_network.apply, batch_of(0.01)
+        state.policy_optimizer, state.policy, trainer.policy_network, batch_of(0.01)
     )
     assert metrics["policy/kl"] < 0.01 * 0.05
     assert algorithm.judge(metrics["policy/kl"]) == (False, True)  # by the whole target

@@ -44,7 +44,7 @@ class Counter:
 def run(limit, failures, n=16, steps=20, head_start=None):
     environment = describe(Counter(), "counter", episode_length=limit)
     keys = jax.random.split(jax.random.key(0), n)
-    starts = batch.start_states(environment, jax.random.split(jax.random.key(1), n))
+    starts = batch.reset_states(environment, jax.random.split(jax.random.key(1), n))
     actions = np.zeros((steps, n, 1), np.float32)
     for t, i in failures:
         actions[t, i] = 1.0
@@ -56,7 +56,7 @@ def run(limit, failures, n=16, steps=20, head_start=None):
         after = batch.restart(moved, starts, end, t)
         return after, (outcome, moved.observation, after.observation)
 
-    begun = batch.begin(batch.start_states(environment, keys), head_start=head_start)
+    begun = batch.begin(batch.reset_states(environment, keys), head_start=head_start)
     _, (outcome, moved, after) = jax.jit(lambda: jax.lax.scan(
         step, begun, (jnp.asarray(actions), jnp.arange(steps))
     ))()
@@ -158,7 +158,7 @@ class RawDraws(Draws):
 def test_what_is_drawn_in_one_start_is_new_each_time_it_is_handed_out(kind):
     environment = describe(kind(), "draws", episode_length=2)
     starts, begun = (
-        batch.start_states(environment, jax.random.split(jax.random.key(seed), 8))
+        batch.reset_states(environment, jax.random.split(jax.random.key(seed), 8))
         for seed in range(2)
     )
 
@@ -180,7 +180,7 @@ class Sick(Counter):
 
 def test_a_nonfinite_step_ends_the_episode_without_counting_it():
     environment = describe(Sick(), "sick", episode_length=50)
-    episodes = batch.begin(batch.start_states(environment, jax.random.split(jax.random.key(0), 4)))
+    episodes = batch.begin(batch.reset_states(environment, jax.random.split(jax.random.key(0), 4)))
     action = jnp.asarray([[0.0], [1.0], [0.0], [0.0]])
     _, outcome = batch.step(environment, episodes, action)
     np.testing.assert_array_equal(outcome.nonfinite, [False, True, False, False])
@@ -193,7 +193,7 @@ def test_a_nonfinite_step_ends_the_episode_without_counting_it():
 def test_states_keep_their_types_through_steps_and_restarts():
     environment = jtrust.make_env("brax/fast")
     states = jax.eval_shape(
-        lambda k: batch.begin(batch.start_states(environment, k)),
+        lambda k: batch.begin(batch.reset_states(environment, k)),
         jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4)),
     )
     after = jax.eval_shape(

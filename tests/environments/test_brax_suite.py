@@ -90,8 +90,8 @@ def test_a_batch_of_episodes_goes_as_brax_itself_steps_them():
 
     @jax.jit
     def ours_run():
-        episodes = batch.begin(batch.start_states(environment, keys))
-        starts = batch.start_states(environment, jax.random.split(jax.random.key(5), 16))
+        episodes = batch.begin(batch.reset_states(environment, keys))
+        starts = batch.reset_states(environment, jax.random.split(jax.random.key(5), 16))
 
         def step(episodes, x):
             action, t = x

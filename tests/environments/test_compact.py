@@ -73,13 +73,13 @@ def test_brax_gives_the_same_experience_from_less(name, options, left):
             action, t = x
             moved, outcome = batch.step(environment, episodes, action)
             end = outcome.termination | outcome.truncation
-            starts = batch.start_states(environment, jax.vmap(jax.random.fold_in, (0, None))(
+            starts = batch.reset_states(environment, jax.vmap(jax.random.fold_in, (0, None))(
                 keys, t
             ))
             return batch.restart(moved, starts, end, 0), outcome
 
         action = jax.random.uniform(jax.random.key(1), (16, 8, environment.action.size))
-        begun = batch.begin(batch.start_states(environment, keys))
+        begun = batch.begin(batch.reset_states(environment, keys))
         return jax.jit(lambda: jax.lax.scan(step, begun, (action, jnp.arange(16))))()
 
     (all_of_it, full), (rest, less) = experience(environment), experience(small)

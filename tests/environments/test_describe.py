@@ -57,7 +57,7 @@ def test_whole_numbers_at_the_start_do_not_cut_the_fractions_that_follow():
 
     environment = describe(Made(start, after), "made")
     assert environment.observation.dtype == jnp.float32
-    episodes = batch.begin(batch.start_states(environment, jax.random.split(jax.random.key(0), 8)))
+    episodes = batch.begin(batch.reset_states(environment, jax.random.split(jax.random.key(0), 8)))
     for _ in range(2):
         episodes, outcome = batch.step(environment, episodes, jnp.zeros((8, 1)))
         np.testing.assert_allclose(outcome.reward, 0.7, rtol=1e-6)

@@ -12,6 +12,8 @@ import jtrust
 from jtrust.environments import batch
 from jtrust.environments.base import describe
 from jtrust.runs.config import RunConfig
+from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
+from jtrust.training.random_keys import environment_keys
 
 
 @jax.tree_util.register_dataclass
@@ -61,7 +63,7 @@ def test_each_network_reads_its_own_and_has_its_own_statistics(algorithm):
     state, metrics = trainer.iterate(state)
     assert state.policy["params"]["mlp"]["input"]["kernel"].shape[0] == 2
     assert state.value["params"]["mlp"]["input"]["kernel"].shape[0] == 4
-    moments = state.observation_moments
+    moments = state.observation_statistics
     assert set(moments.mean) == {"state", "privileged_state"}
     np.testing.assert_allclose(
         moments.mean["privileged_state"][:2], 10 * moments.mean["state"] + 3, rtol=1e-3, atol=1e-3
@@ -126,16 +128,18 @@ def test_only_what_is_read_is_gathered_and_nothing_twice():
         environment = describe(Small(), "small", **options)
         trainer = jtrust.make_trainer(environment, jtrust.TRPO(), **SIZES)
         seen = []
-        original = trainer.normalize
 
-        def normalize(state, trajectory, *args):
-            state, made, drift = original(state, trajectory, *args)  # noqa: B023
+        def collected_and_prepared(state):
+            keys = environment_keys(state, 16)
+            state, trajectory, _ = trainer.collection(state, keys)  # noqa: B023
+            estimates = trainer.estimation(state, trajectory)  # noqa: B023
+            _, made, _ = trainer.preparation(state, trajectory, estimates, keys)  # noqa: B023
             shapes = {k: x.shape for k, x in trajectory.observation.items()}
             seen.append((shapes, made.observation is made.value_observation))  # noqa: B023
-            return state, made, drift
+            return made.advantage
 
-        object.__setattr__(trainer, "normalize", normalize)
-        jax.eval_shape(trainer.iterate, jax.eval_shape(trainer.init, jax.random.key(0)))
+        program = per_shard(collected_and_prepared, trainer.mesh, STATE_SPEC, REPLICATED)
+        jax.eval_shape(program, jax.eval_shape(trainer.init, jax.random.key(0)))
         shapes, shared = seen[0]
         assert set(shapes) == keys and shapes["state"] == (8, 16, 2) and shared == same
 
@@ -149,7 +153,7 @@ def test_a_value_that_is_not_finite_in_any_of_them_is_seen():
             return dataclasses.replace(new, obs={**new.obs, "privileged_state": hidden})
 
     environment = describe(Sick(), "sick")
-    episodes = batch.begin(batch.start_states(environment, jax.random.split(jax.random.key(0), 2)))
+    episodes = batch.begin(batch.reset_states(environment, jax.random.split(jax.random.key(0), 2)))
     _, outcome = batch.step(environment, episodes, jnp.asarray([[0.0], [1.0]]))
     np.testing.assert_array_equal(outcome.nonfinite, [False, True])
     np.testing.assert_array_equal(outcome.last_observation["privileged_state"][1],

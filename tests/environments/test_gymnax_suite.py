@@ -14,7 +14,7 @@ gymnax = pytest.importorskip("gymnax")
 def play(name, actions, n, **options):
     """Every step's outcome and observation, from `n` environments that restart where they began."""
     environment = jtrust.make_env(f"gymnax/{name}", **options)
-    starts = batch.start_states(environment, jax.random.split(jax.random.key(0), n))
+    starts = batch.reset_states(environment, jax.random.split(jax.random.key(0), n))
 
     def step(episodes, action):
         moved, outcome = batch.step(environment, episodes, action)

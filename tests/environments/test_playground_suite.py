@@ -29,7 +29,7 @@ def test_episodes_go_as_playground_steps_them_in_a_plain_loop():
 
     @jax.jit
     def ours():
-        starts = batch.start_states(environment, keys)
+        starts = batch.reset_states(environment, keys)
 
         def step(episodes, action):
             moved, outcome = batch.step(environment, episodes, action)
@@ -150,7 +150,7 @@ def test_a_randomised_environment_keeps_its_own_model_through_restarts():
 
     @jax.jit
     def run(variation):
-        starts = batch.start_states(environment, keys, variation)
+        starts = batch.reset_states(environment, keys, variation)
 
         def step(episodes, t):
             moved, outcome = batch.step(environment, episodes, jnp.ones((4, 1)))

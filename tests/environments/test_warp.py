@@ -35,7 +35,7 @@ def rollout(environment, keys, actions):
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(actions):
         variation = batch.variations(environment, keys)
-        states = batch.start_states(environment, keys, variation)
+        states = batch.reset_states(environment, keys, variation)
 
         def step(episodes, action):
             episodes, outcome = batch.step(environment, episodes, action)
@@ -124,7 +124,7 @@ def test_rewards_are_those_of_the_physics_in_jax():
 def test_episodes_that_end_start_afresh():
     environment = compact(named("CartpoleSwingup", episode_length=3))
     keys = jax.random.split(jax.random.key(0), 8)
-    starts = batch.start_states(environment, jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
+    starts = batch.reset_states(environment, jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
 
     @jax.jit
     def run():
@@ -134,7 +134,7 @@ def test_episodes_that_end_start_afresh():
             episodes = batch.restart(moved, starts, end, t)
             return episodes, (moved.observation, episodes.observation, episodes.length)
 
-        begun = batch.begin(batch.start_states(environment, keys))
+        begun = batch.begin(batch.reset_states(environment, keys))
         return jax.lax.scan(step, begun, jnp.arange(6))[1]
 
     moved, after, length = run()

@@ -181,7 +181,7 @@ def test_a_physics_environment_can_be_wrapped():
 
     @jax.jit
     def one_step(keys):
-        episodes = batch.begin(batch.start_states(environment, keys))
+        episodes = batch.begin(batch.reset_states(environment, keys))
         return batch.step(environment, episodes, jnp.ones((2, 1)))
 
     after, outcome = one_step(jax.random.split(jax.random.key(0), 2))

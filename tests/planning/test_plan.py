@@ -24,11 +24,12 @@ TINY = ["--num-envs", "32", "--unroll-length", "4"]
 
 def request(env, target, **changes):
     fields = dict(
-        env=env, env_options={}, algorithm=jtrust.TRPO(), target=target, num_envs=32,
-        unroll_length=4, network=None, action_bins=None, policy_network=None, value_network=None,
-        devices=None, largest=False,
+        env=env, env_options={}, algorithm=jtrust.TRPO(), target=target, devices=None,
+        largest=False,
     )
-    return Request(**fields | changes)
+    own = {name: changes.pop(name) for name in fields.keys() & changes.keys()}
+    options = dict(num_envs=32, unroll_length=4) | changes
+    return Request(**fields | own, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,12 @@ def test_an_object_that_cannot_be_handed_over_is_planned_here(point):
         del point.anything
     assert found.env == "Point" and found.fits
     assert len(jax.devices()) == found.devices
+
+
+def test_environments_are_as_many_as_a_run_would_take_where_none_are_given(point):
+    said = []
+    found = jtrust.plan(point, target="cpu", unroll_length=4, largest=False, say=said.append)
+    assert found.num_envs == 64 and "64 environments" in said[-1]
 
 
 def test_from_python_jax_is_not_started():

@@ -310,7 +310,7 @@ def test_one_sick_environment_does_not_spoil_the_others(algorithm):
         assert np.all(np.isfinite(metrics[key])), key
     assert np.all(metrics["policy/accepted"] == 1)
     assert np.all(metrics["policy/skipped"] == 0) and np.all(metrics["value/skipped"] == 0)
-    moments = result.state.observation_moments
+    moments = result.state.observation_statistics
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(moments))
 
 

@@ -150,14 +150,14 @@ def test_a_directory_stays_locked_until_the_last_byte(failure, tmp_path, point, 
             if row["iteration"] == 3 and failure != "metrics":
                 fail()
 
-    def row(self, row):
-        if row["iteration"] == 3:
+    def row(self, info):
+        if info.iteration == 3:
             fail()
 
     monkeypatch.setattr(CheckpointWriter, "_write", slow)
     monkeypatch.setattr(RunDirectory, "unlock", unlocked)
     if failure == "metrics":
-        monkeypatch.setattr(JsonLines, "write", row)
+        monkeypatch.setattr(JsonLines, "on_iteration", row)
     with pytest.raises((OSError, ValueError, KeyboardInterrupt)):
         jtrust.train(point, run_dir=tmp_path / "r", total_steps=64 * 100, checkpoint_every=2,
                      make_progress=Progress(), **SMALL)

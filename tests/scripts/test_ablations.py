@@ -7,16 +7,15 @@ from jax.sharding import PartitionSpec as P
 
 import jtrust
 from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
+from jtrust.training.random_keys import environment_keys
 from scripts.learning.ablations import ABLATIONS, without
 
 SIZES = dict(num_envs=16, unroll_length=16, devices=1)
 
 
 def trainers(point, part):
-    return [
-        make(point, jtrust.TRPO(), **SIZES)
-        for make in (jtrust.make_trainer, without(jtrust.make_trainer, part))
-    ]
+    trainer = jtrust.make_trainer(point, jtrust.TRPO(), **SIZES)
+    return [trainer, without(trainer, part)]
 
 
 def two_iterations(trainer):
@@ -45,7 +44,7 @@ def test_without_folding_new_statistics_move_the_policy(point):
 def test_without_fresh_starts_episodes_begin_from_the_first_states_again(point):
     for trainer, again in zip(trainers(point, "fresh_starts"), (False, True), strict=True):
         starts = per_shard(
-            lambda s, t=trainer: t.fresh_starts(s, t.environment_keys(s)).position,
+            lambda s, t=trainer: t.collection.reset_pool(s, environment_keys(s, 16)).position,
             trainer.mesh, (STATE_SPEC,), SHARDED,
         )
         first, _, third = [np.asarray(starts(s)) for s in two_iterations(trainer)[0]]
@@ -65,8 +64,8 @@ def test_without_a_scale_the_value_network_learns_returns_themselves(point):
         states, _ = two_iterations(trainer)
         state = states[-1]
         observation = jax.random.normal(jax.random.key(1), (5, 1))
-        inputs = state.observation_moments.normalize(observation)
-        difference = trainer.values(state, observation) - trainer.value_network.apply(
+        inputs = state.observation_statistics.normalize(observation)
+        difference = trainer.values(state, observation) - trainer.value_network(
             state.value, inputs
         )
         assert np.all(np.abs(difference) <= rest) == (trainer is raw)
@@ -76,11 +75,11 @@ def test_without_standardizing_advantages_keep_their_size(point):
     sizes = []
     for trainer in trainers(point, "standardize"):
         def of(state, trainer=trainer):
-            keys = trainer.environment_keys(state)
-            state, trajectory, _ = trainer.gather(state, keys)
-            _, advantages, targets = trainer.estimate(state, trajectory)
-            batch = trainer.normalize(state, trajectory, advantages, targets, keys)[1]
-            return advantages, batch.advantage
+            keys = environment_keys(state, 16)
+            state, trajectory, _ = trainer.collection(state, keys)
+            estimates = trainer.estimation(state, trajectory)
+            batch = trainer.preparation(state, trajectory, estimates, keys)[1]
+            return estimates.advantages, batch.advantage
 
         run = per_shard(of, trainer.mesh, (STATE_SPEC,), P(None, "envs"))
         sizes.append([np.asarray(x) for x in run(trainer.init(jax.random.key(0)))])

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jtrust.planning.collectives import count_collectives
-from scripts import plan_tables
+from scripts.benchmarks import plan_tables
 from scripts.benchmarks.brax_program import compile_brax_ppo
 
 

@@ -93,6 +93,18 @@ def test_settings_of_their_own_are_studies_beside_the_defaults(tmp_path):
     assert row["better than the defaults"] == "0.50"
 
 
+def test_settings_tried_without_the_bonus_stand_beside_what_had_none_either(tmp_path):
+    for arm, end in (("trpo", 40.0), ("trpo:entropy_cost=0.0", 10.0),
+                     ("trpo:fold=False,entropy_cost=0.0", 7.0), ("trpo:fold=False", 5.0)):
+        keep(tmp_path, "hopper", arm, ([100], [10.0], [end]))
+    text = studies.table(tables.load_all(tmp_path))
+    beside = {row.split(" | ")[1]: row.split(" | ")[4] for row in text[2:]}
+    assert beside == {
+        "trpo:entropy_cost=0.0": "40 (1)", "trpo:fold=False,entropy_cost=0.0": "10 (1)",
+        "trpo:fold=False": "40 (1)",
+    }
+
+
 def test_a_study_that_ends_just_before_an_evaluation_of_the_defaults(tmp_path):
     """At step 98 the defaults are at 10 + 0.96 * 50, not still at the 10 that they had at 50."""
     keep(tmp_path, "hopper", "trpo", ([0, 50, 100], [0.0, 5.0, 10.0], [0.0, 10.0, 60.0]))

@@ -10,9 +10,10 @@ import pytest
 import jtrust
 from jtrust.advantages import gae
 from jtrust.algorithms import Batch
-from jtrust.training import loop
+from jtrust.training import preparation
+from jtrust.training.batch_statistics import explained_variance, standardize, step_weights
 from jtrust.training.mesh import REPLICATED, make_mesh, per_shard
-from jtrust.training.statistics import explained_variance, standardize, step_weights
+from jtrust.training.random_keys import environment_keys
 from tests.conftest import Point
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
@@ -51,7 +52,7 @@ def test_no_algorithm_learns_to_break_the_simulator(algorithm):
 def test_with_no_weight_in_the_surrogate_either_breaking_would_pay(monkeypatch):
     """Why such steps count there as worse than others; as if they were average is as if not at
     all."""
-    monkeypatch.setattr(loop, "BROKEN_ADVANTAGE", 0.0)
+    monkeypatch.setattr(preparation, "BROKEN_ADVANTAGE", 0.0)
     assert shares_of_broken_steps(jtrust.TRPO(), 32)[-1] > 0.7
 
 
@@ -74,7 +75,7 @@ def test_the_update_is_that_of_the_whole_steps_alone():
         advantage[:, ::2], every.environment_keys[::2],
     )
     trainer = jtrust.make_trainer(Point(), jtrust.TRPO(), num_envs=32, unroll_length=16, devices=1)
-    params, apply = trainer.init(jax.random.key(1)).policy, trainer.policy_network.apply
+    params, apply = trainer.init(jax.random.key(1)).policy, trainer.policy_network
     for algorithm in (jtrust.TRPO(), jtrust.NPG()):
         one, two = (
             jax.jit(lambda b, a=algorithm: a.update((), params, apply, b))(b) for b in (every, half)
@@ -101,9 +102,9 @@ def test_weighted_statistics_are_those_of_what_is_whole():
     explained = on_one_device(explained_variance, x, y, weight)
     expected = 1 - np.var(y[whole] - x[whole]) / np.var(y[whole])
     assert explained == pytest.approx(expected, rel=1e-4)
-    from jtrust.normalization import Moments
+    from jtrust.networks.running_statistics import RunningStatistics
 
-    moments = Moments.zero(jax.ShapeDtypeStruct((), jnp.float32)).update(
+    moments = RunningStatistics.zero(jax.ShapeDtypeStruct((), jnp.float32)).update(
         x, batch_axes=2, weight=weight, share=share
     )
     np.testing.assert_allclose(
@@ -120,10 +121,10 @@ def test_advantages_before_a_break_end_with_the_last_whole_observation():
     algorithm = trainer.algorithm
 
     def gathered(state):
-        keys = trainer.environment_keys(state)
-        state, trajectory, _ = trainer.gather(state, keys)
+        keys = environment_keys(state, 8)
+        state, trajectory, _ = trainer.collection(state, keys)
         final = trainer.values(state, state.episodes.observation)
-        return trajectory, final, *trainer.estimate(state, trajectory)
+        return trajectory, final, *trainer.estimation(state, trajectory)
 
     trajectory, final, values, advantages, targets = jax.device_get(on_one_device(
         gathered, trainer.init(jax.random.key(0))

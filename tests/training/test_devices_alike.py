@@ -99,8 +99,8 @@ def test_an_accelerator_asks_nothing_of_the_host_and_goes_the_same_way():
     """Without the two conditionals of each step, which only a CPU is given."""
     environment = describe(Brief(), "brief", episode_length=7)
     keys = jax.random.split(jax.random.key(0), 16)
-    starts = batch.start_states(environment, keys)
-    episodes = batch.begin(batch.start_states(environment, jax.vmap(jax.random.fold_in, (0, None))(
+    starts = batch.reset_states(environment, keys)
+    episodes = batch.begin(batch.reset_states(environment, jax.vmap(jax.random.fold_in, (0, None))(
         keys, 1)))
     action = jax.random.normal(jax.random.key(1), (16, 1))
     ended = 0

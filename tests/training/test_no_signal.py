@@ -57,9 +57,9 @@ def test_a_constant_reward_moves_no_policy(algorithm, reward, fails):
     )
     # The same function, though the normaliser moved under it; the first batch's apart.
     x = jax.random.normal(jax.random.key(1), (64, 2))
-    fold = trainer.policy(end.policy, end.observation_moments, x)
+    fold = trainer.policy(end.policy, end.observation_statistics, x)
     std = fold.log_std
-    np.testing.assert_array_equal(std, trainer.policy(start.policy, end.observation_moments, x
+    np.testing.assert_array_equal(std, trainer.policy(start.policy, end.observation_statistics, x
                                                       ).log_std)
     assert end.iteration == 4 and not jax.tree.all(jax.tree.map(
         np.array_equal, start.value, end.value))  # values are fitted all the same

@@ -43,7 +43,7 @@ def iterated(env, iterations=2):
 
 def test_half_precision_observations_are_normalised():
     state, metrics = iterated(Half())
-    moments = state.observation_moments
+    moments = state.observation_statistics
     assert moments.count == 2 * 32 * 16 and 100 < moments.std()[0] < 2000
     assert metrics["observation/skipped"] == 0 and metrics["policy/kl"] > 1e-4
 

@@ -105,7 +105,7 @@ def test_the_kl_is_measured_as_float64_has_it_where_products_are_rounded(algorit
         part = lively(part, jax.random.key(1))
         params = part if own is None else {**params, "module": part}
         new, _, metrics = jax.jit(
-            lambda p, b: algorithm.update(algorithm.init(p), p, trainer.policy_network.apply, b)
+            lambda p, b: algorithm.update(algorithm.init(p), p, trainer.policy_network, b)
         )(params, batch)
     assert metrics["policy/accepted"] and metrics["policy/kl"] > 1e-6
     if own is not None:
@@ -182,7 +182,7 @@ def test_less_than_full_is_a_choice_that_is_kept_and_told(tmp_path):
     told = result.metrics["policy/precision_kl"]
     assert len(told) == 3 and np.all(told > 1e-8)
     jaxpr = jax.make_jaxpr(lambda x: jtrust.load_policy(tmp_path / "run").distribution(
-        result.policy.params, result.policy.moments, x).mean)(jnp.zeros(2)).jaxpr
+        result.policy.params, result.policy.statistics, x).mean)(jnp.zeros(2)).jaxpr
     assert {p for _, p in products(jaxpr)} <= {None, (jax.lax.Precision.DEFAULT,) * 2}
     with pytest.raises(jtrust.BadArgument, match="precision='half'"):
         jtrust.NetworkConfig(precision="half")

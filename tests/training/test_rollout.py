@@ -29,7 +29,7 @@ def values(observation):
 def start(kind):
     environment = describe(kind(), "brief", episode_length=7)
     keys = jax.random.split(jax.random.key(0), COUNT)
-    starts = batch.start_states(environment, keys)
+    starts = batch.reset_states(environment, keys)
     return environment, batch.begin(starts), starts, keys
 
 

@@ -11,7 +11,7 @@ import pytest
 import jtrust
 from jtrust.environments import describe
 from jtrust.networks import make_value_network
-from jtrust.training.statistics import standardize
+from jtrust.training.batch_statistics import standardize
 from tests.training.test_devices_alike import SMALL, Brief, assert_alike, iterated
 
 DISCOUNT, STATES = 0.9, 5
@@ -99,14 +99,15 @@ def test_advantages_are_those_of_the_values_that_the_rounds_end_with():
     trainer = jtrust.make_trainer(Brief(), algorithm, num_envs=16, unroll_length=8, devices=1,
                                   network=SMALL)
     from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
+    from jtrust.training.random_keys import environment_keys
 
     def both(state):
-        keys = trainer.environment_keys(state)
-        state, trajectory, _ = trainer.gather(state, keys)
-        _, advantages, targets = trainer.estimate(state, trajectory)
-        state, batch, _ = trainer.normalize(state, trajectory, advantages, targets, keys)
-        later, refined = trainer.evaluate_again(state, trajectory, batch)
-        _, by_hand, _ = trainer.estimate(later, trajectory)
+        keys = environment_keys(state, trainer.collection.envs_per_device)
+        state, trajectory, _ = trainer.collection(state, keys)
+        estimates = trainer.estimation(state, trajectory)
+        state, batch, _ = trainer.preparation(state, trajectory, estimates, keys)
+        later, refined = trainer.evaluation(state, trajectory, batch)
+        by_hand = trainer.estimation(later, trajectory).advantages
         return batch.advantage, refined.advantage, standardize(by_hand)
 
     program = per_shard(both, trainer.mesh, (STATE_SPEC,), REPLICATED)
@@ -130,7 +131,7 @@ def test_parts_and_rounds_go_the_same_way_on_several_devices(kind, devices):
 
     def values(state):
         # Not parameters: a solve takes the order of sums into directions that no state bears out.
-        return make_value_network(SMALL, None, True).apply(state.value, grid)
+        return make_value_network(SMALL, 2, on_cpu=True)(state.value, grid)
 
     assert_alike(
         iterated(Brief, algorithm, 24, 1), iterated(Brief, algorithm, 24, devices), values,

@@ -1,0 +1,110 @@
+"""The values of a policy by one linear solve: least-squares temporal differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jtrust.advantages import gae
+from jtrust.networks import Network
+from jtrust.trust_region import mean_over
+
+# Steps of the rollout from which the matrix is taken; the right-hand side is of all of them.
+_MATRIX_STATES = 65_536
+# Multiple of the identity added to the matrix, whose features are of a size near one: a direction
+# that the states bear out less than this stays nearly where it is.
+_RIDGE = 1e-3
+
+
+def solve_output_layer(
+    network: Network, params: Any, observation: jax.Array,
+    final_observation: jax.Array, advantage: jax.Array, termination: jax.Array, ends: jax.Array,
+    cut: jax.Array, weight: jax.Array, discount: jax.Array | float, value_lambda: jax.Array | float,
+    axis_name: str | None = None,
+) -> Any:
+    """The last layer for which values are those of the policy, as far as its inputs can say.
+
+    LSTD(λ) (Bradtke and Barto, 1996; Boyan, 2002). Values are linear in the last layer, v = φ·w,
+    and so are the advantages A^λ that rewards and values give; at the fixed point of TD(λ),
+    E[φ A^λ(w)] = 0, no feature correlates with what is left. One solve of H equations goes there
+    at once, where fits to targets go a share of 1 - γ (1 - λ) / (1 - γλ) of the way each.
+
+    Args:
+      network: the value network.
+      params: its parameters.
+      observation: normalised, [T, N, V].
+      final_observation: those after the last step, [N, V].
+      advantage: A^λ under `params` on its scale, [T, N].
+      termination: no bootstrap, bool [T, N].
+      ends: where the sums stop, bool [T, N].
+      cut: where the value that follows is not one of this window, and so taken as it is, [T, N].
+      weight: of each step, [T, N].
+      discount: γ.
+      value_lambda: λ.
+      axis_name: mesh axis of the shards.
+
+    Returns:
+      `params` with another last layer; unchanged where there is no finite solution.
+    """
+    layer = network.output_layer(params)
+    start, unravel = ravel_pytree(layer)
+    along_layer = _along_layer(network, params, start, unravel)
+
+    def features(states: jax.Array) -> jax.Array:
+        """[..., V] -> [H, ...]."""
+        push, _ = along_layer(states)
+        return jax.vmap(push)(jnp.eye(start.size)).reshape(start.size, *states.shape[:-1])
+
+    _, pull = along_layer(observation)
+    (right,) = pull((weight * advantage).reshape(-1) / advantage.size)
+    steps, environments = advantage.shape
+    stride = _stride(steps, environments, axis_name)
+    some = lambda x: x[:, ::stride]  # noqa: E731
+    phi = features(some(observation))
+    after = jnp.concatenate([phi[:, 1:], features(final_observation[::stride])[:, None]], axis=1)
+    after = jnp.where(some(cut), 0.0, after)
+
+    def along_time(phi: jax.Array, after: jax.Array) -> jax.Array:
+        """What a change of the values by `phi` changes the advantages by, [T, N]."""
+        return gae(
+            jnp.zeros_like(phi), phi, after, some(termination), some(ends), discount, value_lambda
+        )[0]
+
+    change = jax.vmap(along_time)(phi, after)
+    matrix = -jnp.einsum(
+        "itn,jtn->ij", phi * some(weight) / phi[0].size, change, precision="highest"
+    )
+    matrix, right = mean_over((matrix, right), axis_name)
+    step = jnp.linalg.solve(matrix + _RIDGE * jnp.eye(start.size), right)
+    good = jnp.all(jnp.isfinite(step))
+    return network.with_output_layer(params, jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), unravel(start + step), layer
+    ))
+
+
+def _along_layer(
+    network: Network, params: Any, start: jax.Array, unravel: Callable[[jax.Array], Any]
+) -> Callable[[jax.Array], tuple[Callable, Callable]]:
+    """States [..., V] -> (flat change of the layer [H] -> change of the values [B], its transpose).
+
+    Values are linear in the layer, which is `unravel(start)` now.
+    """
+
+    def at(states: jax.Array) -> tuple[Callable, Callable]:
+        flat = states.reshape(-1, states.shape[-1])
+        _, push = jax.linearize(
+            lambda w: network(network.with_output_layer(params, unravel(w)), flat), start
+        )
+        return push, jax.linear_transpose(push, start)
+
+    return at
+
+
+def _stride(steps: int, environments: int, axis_name: str | None) -> int:
+    """Every how many-th environment is enough for the matrix."""
+    shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    return min(max(steps * environments * shards // _MATRIX_STATES, 1), environments)

@@ -1,0 +1,67 @@
+"""`jtrust resume RUN_DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from jtrust import checks
+from jtrust.cli.parsing import parse
+from jtrust.cli.train import finish
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeOptions:
+    """Goes on with a run from its newest whole checkpoint, as if it had never stopped."""
+
+    run_dir: Annotated[Positional[str], arg(metavar="RUN_DIR")]
+    """Directory of the run."""
+    steps: int | None = None
+    """Environment steps in total; by default what the run was begun with."""
+    devices: int | None = None
+    """How many devices to use; by default all, and on a CPU one per core."""
+    keep_checkpoints: int | None = None
+    """How many of the newest checkpoints to keep, 0 for all; by default as the run was begun."""
+    tensorboard: Annotated[bool, FlagCreatePairsOff] = False
+    """Also write TensorBoard event files from now on, where the run was begun without."""
+    no_tensorboard: Annotated[bool, FlagCreatePairsOff] = False
+    """Write none from now on, where the run was begun with them."""
+    wandb: Annotated[bool, FlagCreatePairsOff] = False
+    """Also send metrics to Weights & Biases from now on, where the run was begun without."""
+    no_wandb: Annotated[bool, FlagCreatePairsOff] = False
+    """Send none from now on, where the run was begun with it."""
+    allow_code: Annotated[bool, FlagCreatePairsOff] = False
+    """Call the MODULE:CALLABLE that the run names, though your own jtrust did not begin it."""
+    compilation_cache: str | None = None
+    """Directory for compiled programs, or none; by default the user's cache directory."""
+
+    def __post_init__(self):
+        for name in ("tensorboard", "wandb"):
+            if getattr(self, name) and getattr(self, f"no_{name}"):
+                raise checks.BadArgument(name, True, f"--no-{name} says the contrary")
+
+    def wanted(self, name: str) -> bool | None:
+        """Whether `name` is to be; None for as it was."""
+        return True if getattr(self, name) else False if getattr(self, f"no_{name}") else None
+
+
+def run(args: Sequence[str]) -> int:
+    from jtrust.runs import resume
+    from jtrust.runs.compilation_cache import use_compilation_cache
+    from jtrust.runs.cpu_devices import use_all_cores
+    from jtrust.runs.directory import RunDirectory
+    from jtrust.runs.progress import make_progress
+
+    options = parse(ResumeOptions, "resume", args)
+    use_compilation_cache(options.compilation_cache)
+    config = RunDirectory.open(options.run_dir)[1]
+    use_all_cores(config.num_envs, options.devices or config.devices)
+    return finish(resume(
+        options.run_dir, options.steps, devices=options.devices,
+        keep_checkpoints=options.keep_checkpoints, tensorboard=options.wanted("tensorboard"),
+        wandb=options.wanted("wandb"), allow_code=options.allow_code,
+        make_progress=make_progress, hand_on_signals=False,
+    ))

@@ -1,0 +1,78 @@
+"""`jtrust train ENV`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from jtrust import checks
+from jtrust.cli.options import HereOptions
+from jtrust.cli.parsing import parse_training
+from jtrust.paths import user_path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(HereOptions):
+    """What to train in, for how long, and where to keep it."""
+
+    steps: int = 1_000_000
+    """Environment steps to train for; rounded up to whole iterations."""
+    run_dir: str | None = None
+    """Where to keep the run; by default checkpoints/<suite>-<name>-<algorithm>-seed<S>."""
+    checkpoint_every: int | None = None
+    """Iterations between checkpoints; by default a tenth of the run."""
+    keep_checkpoints: int = 0
+    """How many of the newest checkpoints to keep; 0 keeps all."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files into the run directory."""
+    wandb: bool = False
+    """Also send metrics to Weights & Biases."""
+
+
+def run(args: Sequence[str]) -> int:
+    from jtrust.runs import train
+    from jtrust.runs.metrics import check_services
+    from jtrust.runs.progress import make_progress
+
+    parsed = parse_training(TrainOptions, "train", args)
+    options = parsed.options
+    if options.run_dir is not None:
+        user_path("run_dir", options.run_dir)
+    check_services(options.tensorboard, options.wandb)
+    return finish(train(
+        options.prepare(), parsed.hyperparameters, num_envs=options.num_envs,
+        total_steps=options.steps, seed=options.seed, run_dir=options.run_dir,
+        unroll_length=options.unroll_length, network=parsed.network,
+        action_bins=options.action_bins, checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints, devices=options.devices,
+        tensorboard=options.tensorboard, wandb=options.wandb, make_progress=make_progress,
+        default_run_dir=options.run_dir is None, hand_on_signals=False,
+    ))
+
+
+def finish(result: Any) -> int:
+    """Tells what a run came to; its exit status."""
+    import numpy as np
+
+    from jtrust.runs.signals import exit_status
+
+    metrics = result.metrics
+    if metrics:
+        step, seconds = int(metrics["step"][-1]), metrics["time/seconds"][-1]
+        reward = metrics["episode/return"][-1]
+        shown = "no episode has ended yet" if np.isnan(reward) else f"return {reward:.1f}"
+        done = f"{step:,} steps, {seconds:.1f} s in this session, {shown}"
+    elif result.stopped_by is not None:
+        done = "the start of this session"
+    else:
+        done = "nothing left to do"
+    if result.stopped_by is not None:
+        print(checks.printable(
+            f"stopped at {done}; checkpoint in {result.run_dir}; "
+            f"go on with: jtrust resume {shlex.quote(result.run_dir)}"
+        ))
+        return exit_status(result.stopped_by)
+    print(checks.printable(f"done: {done}; checkpoint in {result.run_dir}"))
+    return 0

@@ -1,0 +1,59 @@
+"""Policy and value networks, and the running statistics that normalise what they read."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from jtrust.environments.base import ActionSpace, Bins, Discrete
+from jtrust.networks.config import ACTIVATIONS, INITIALIZATIONS, PRECISIONS, NetworkConfig
+from jtrust.networks.custom import custom_policy, custom_value
+from jtrust.networks.mlp import (
+    BinsPolicy,
+    CategoricalPolicy,
+    FeedForward,
+    GaussianPolicy,
+    ValueNetwork,
+)
+from jtrust.networks.protocol import Network
+from jtrust.networks.running_statistics import RunningStatistics, target_scale
+
+__all__ = [
+    "ACTIVATIONS", "INITIALIZATIONS", "PRECISIONS", "Network", "NetworkConfig",
+    "RunningStatistics", "make_policy_network", "make_value_network", "target_scale",
+]
+
+
+def make_policy_network(
+    config: NetworkConfig, inputs: int, action: ActionSpace, custom: nn.Module | None = None,
+    on_cpu: bool = False,
+) -> Network:
+    """The policy network for a space of actions.
+
+    Args:
+      config: shape and precision.
+      inputs: O, numbers in an observation.
+      action: the space of actions.
+      custom: a module of the user's own in place of ours.
+      on_cpu: whether it is trained on CPUs.
+
+    Raises:
+      BadArgument: a module that will not do, with why.
+    """
+    if custom is not None:
+        return custom_policy(custom, inputs, action, config.precision)
+    if isinstance(action, Discrete):
+        module: nn.Module = CategoricalPolicy(config, action.n, on_cpu)
+    elif isinstance(action, Bins):
+        module = BinsPolicy(config, action.size, action.bins, on_cpu)
+    else:
+        module = GaussianPolicy(config, action.size, on_cpu)
+    return FeedForward(module, config.precision)
+
+
+def make_value_network(
+    config: NetworkConfig, inputs: int, custom: nn.Module | None = None, on_cpu: bool = False
+) -> Network:
+    """The value network; arguments and errors as for `make_policy_network`."""
+    if custom is not None:
+        return custom_value(custom, inputs, config.precision)
+    return FeedForward(ValueNetwork(config, on_cpu), config.precision)

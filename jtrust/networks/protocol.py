@@ -1,0 +1,132 @@
+"""What a network is to everything else: `Network`, and what all without memory have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, Self
+
+import flax.linen as nn
+import jax
+
+Params = Any
+Carry = Any
+
+
+class Network(Protocol):
+    """A function of parameters that takes up new running statistics without changing.
+
+    Trainers, algorithms and policies know no more of a network than this. A policy network gives
+    distributions (`jtrust.distributions`), a value network values [...] on the targets' scale.
+
+    Attributes:
+      precision: of all its products of matrices, one of `jtrust.networks.config.PRECISIONS`.
+    """
+
+    @property
+    def precision(self) -> str: ...
+
+    def init(self, key: jax.Array, x: jax.Array) -> Params:
+        """Parameters; `x` is one normalised observation, [O]."""
+        ...
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """What memory holds where an episode begins, [*batch_shape, ...] each leaf; () for none."""
+        ...
+
+    def apply(self, params: Params, carry: Carry, x: jax.Array) -> tuple[Any, Carry]:
+        """(what it says of normalised observations [..., O], the carry after them)."""
+        ...
+
+    def __call__(self, params: Params, x: jax.Array) -> Any:
+        """What it says of normalised observations [..., O] with nothing before them."""
+        ...
+
+    def fold_input(self, params: Params, old: Any, new: Any) -> Params:
+        """Parameters that make of observations normalised by `new` what `params` make of them
+        normalised by `old`, both `RunningStatistics` of [O]."""
+        ...
+
+    def fold_output(self, params: Params, old: Any, new: Any) -> Params:
+        """Parameters whose values on the scale of `new` are those of `params` on that of `old`,
+        both `RunningStatistics` of a scalar; of value networks alone."""
+        ...
+
+    def output_layer(self, params: Params) -> Any:
+        """The parameters in which values are linear, given all others; of value networks alone."""
+        ...
+
+    def with_output_layer(self, params: Params, layer: Any) -> Params:
+        """`params` with other ones in their place."""
+        ...
+
+    def deviation(self, params: Params) -> Params:
+        """Like `params`, bool: which are a policy's standard deviation in all states at once."""
+        ...
+
+    def with_precision(self, precision: str) -> Network:
+        """The same function, computed otherwise."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Memoryless:
+    """What networks without memory have in common: the precision of all they compute.
+
+    Left to themselves a TPU rounds the inputs of float32 products to bfloat16 and a GPU to TF32,
+    and the policy that acts, the one whose KL divergence is measured and the one that takes up
+    new statistics are then different functions. The precision is written into each product where
+    it is traced, so derivatives, Fisher products included, inherit it, and physics keeps its own.
+
+    Attributes:
+      module: a flax.linen module, [..., O] -> a distribution, or values [...].
+      precision: one of `jtrust.networks.config.PRECISIONS`.
+    """
+
+    module: nn.Module
+    precision: str = "highest"
+
+    def init(self, key: jax.Array, x: jax.Array) -> Params:
+        with jax.default_matmul_precision(self.precision):
+            return self._init(key, x)
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        return ()
+
+    def apply(self, params: Params, carry: Carry, x: jax.Array) -> tuple[Any, Carry]:
+        return self(params, x), carry
+
+    def __call__(self, params: Params, x: jax.Array) -> Any:
+        with jax.default_matmul_precision(self.precision):
+            return self._outputs(params, x)
+
+    def with_precision(self, precision: str) -> Self:
+        return dataclasses.replace(self, precision=precision)
+
+    def fold_output(self, params: Params, old: Any, new: Any) -> Params:
+        """Of value networks alone."""
+        raise NotImplementedError
+
+    def output_layer(self, params: Params) -> Any:
+        """Of value networks alone."""
+        raise NotImplementedError
+
+    def with_output_layer(self, params: Params, layer: Any) -> Params:
+        """Of value networks alone."""
+        raise NotImplementedError
+
+    def deviation(self, params: Params) -> Params:
+        """Of policy networks alone."""
+        raise NotImplementedError
+
+    def _init(self, key: jax.Array, x: jax.Array) -> Params:
+        raise NotImplementedError
+
+    def _outputs(self, params: Params, x: jax.Array) -> Any:
+        raise NotImplementedError
+
+
+def named(params: Params, names: tuple[str, ...]) -> Params:
+    """Like `params`, bool: which of them have one of these names."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) in names, params
+    )

@@ -1,0 +1,124 @@
+"""The loop on the host: iterations dispatched ahead, and their metrics handed to sinks."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtrust.runs.metrics import to_row
+from jtrust.runs.signals import StopRequest
+from jtrust.runs.sinks import IterationInfo, Sink
+from jtrust.training import Trainer, TrainState
+
+# Iterations dispatched before the metrics of the oldest are read: the device always has the next.
+_AHEAD = 2
+
+
+def trace_iteration(trainer: Trainer, state: TrainState) -> jax.stages.Lowered | _Uncompiled:
+    """The program of an iteration, to be compiled; what it is given, it overwrites."""
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return _Uncompiled(trainer.iterate)
+    return jax.jit(trainer.iterate, donate_argnums=0).lower(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Uncompiled:
+    """Stands for a program where JAX_DISABLE_JIT says that nothing is to be compiled."""
+
+    function: Callable
+
+    def compile(self) -> Callable:
+        return self.function
+
+
+class Clock:
+    """Seconds since the start, and the rate between two readings."""
+
+    def __init__(self, steps: int):
+        self._steps, self._start = steps, time.perf_counter()
+        self._last = self._start
+
+    def read(self) -> dict[str, float]:
+        now = time.perf_counter()
+        rate = self._steps / max(now - self._last, 1e-9)
+        self._last = now
+        return {"time/seconds": now - self._start, "time/steps_per_second": rate}
+
+
+class HostLoop:
+    """Iterates, and tells sinks.
+
+    Args:
+      trainer: what is trained.
+      iterate: its compiled iteration.
+      sinks: told of each iteration, one behind the other.
+      clock: of the run.
+      stop: whether a signal came.
+    """
+
+    def __init__(
+        self, trainer: Trainer, iterate: Callable[[TrainState], tuple], sinks: Sequence[Sink],
+        clock: Clock, stop: StopRequest,
+    ):
+        self._trainer, self._iterate, self._sinks = trainer, iterate, sinks
+        self._clock, self._stop = clock, stop
+        self._stopped = False
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+    def run(self, state: TrainState, done: int, total: int) -> TrainState:
+        """The state after iteration `total`, or an earlier one where the run was stopped.
+
+        Args:
+          state: after iteration `done`; overwritten.
+          done, total: iterations.
+        """
+        pending: collections.deque = collections.deque()
+        iteration, row = done, {}
+        while iteration < total and self._stop.number is None and not self._stopped:
+            state, metrics = self._iterate(state)
+            iteration += 1
+            pending.append((iteration, metrics, *self._copies(iteration, state)))
+            if len(pending) > _AHEAD:
+                row = self._tell(*pending.popleft())
+        while pending:
+            row = self._tell(*pending.popleft())
+        info = self._info(iteration, row, state, _acting(state))
+        for sink in self._sinks:
+            sink.on_end(info)
+        return state
+
+    def _copies(self, iteration: int, state: TrainState) -> tuple[Any, Any]:
+        """(the state, what the policy is made of) for sinks; the state itself is overwritten."""
+        if any(sink.wants_state(iteration) for sink in self._sinks):
+            state = self._copy(state)
+            return state, _acting(state)
+        if any(sink.wants_policy(iteration) for sink in self._sinks):
+            return None, self._copy(_acting(state))
+        return None, None
+
+    def _tell(self, iteration: int, metrics: Any, state: TrainState | None, acting: Any) -> dict:
+        row = to_row({
+            "step": iteration * self._trainer.steps_per_iteration, "iteration": iteration,
+            **jax.device_get(metrics), **self._clock.read(),
+        })
+        info = self._info(iteration, row, state, acting)
+        for sink in self._sinks:
+            sink.on_iteration(info)
+        return row
+
+    def _info(self, iteration: int, row: dict, state: Any, acting: Any) -> IterationInfo:
+        step = iteration * self._trainer.steps_per_iteration
+        return IterationInfo(iteration, step, row, self._trainer, self._end, state, acting)
+
+    def _end(self) -> None:
+        self._stopped = True
+
+
+def _acting(state: TrainState) -> tuple[Any, Any]:
+    return state.policy, state.observation_statistics

@@ -1,0 +1,154 @@
+"""A run in this process, from its first iteration or a later one on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+
+from jtrust import checks
+from jtrust.runs.checkpoints import CheckpointWriter
+from jtrust.runs.config import RunConfig
+from jtrust.runs.directory import RunDirectory
+from jtrust.runs.host_loop import Clock, HostLoop, trace_iteration
+from jtrust.runs.metrics import open_writers
+from jtrust.runs.progress import Progress, Shown, Silent
+from jtrust.runs.restoring import restore
+from jtrust.runs.result import Result, columns
+from jtrust.runs.saver import Saver
+from jtrust.runs.signals import StopRequest
+from jtrust.runs.sinks import Rows, Sink, Watch
+from jtrust.startup import collector_paused
+from jtrust.training import Trainer, TrainState
+
+MakeProgress = Callable[[RunConfig, float], Progress]
+
+
+@dataclasses.dataclass
+class Session:
+    """One call of `train` or `resume`.
+
+    Attributes:
+      trainer, config: what is trained, and how it is written down.
+      directory: where it is kept, locked; None for nowhere.
+      stop: whether a signal came.
+      stack: closes whatever is opened.
+      own_sinks: the user's.
+      make_progress: as for `train`.
+    """
+
+    trainer: Trainer
+    config: RunConfig
+    directory: RunDirectory | None
+    stop: StopRequest
+    stack: contextlib.ExitStack
+    own_sinks: list[Sink]
+    make_progress: MakeProgress | None
+
+    @functools.cached_property
+    def progress(self) -> Progress:
+        """What shows progress, opened when it is first asked for."""
+        make = self.make_progress or (lambda *_: Silent())
+        progress = make(self.config, float(self.trainer.algorithm.max_kl))
+        self.stack.callback(progress.close)
+        return progress
+
+    @functools.cached_property
+    def clock(self) -> Clock:
+        """Starts when it is first asked for."""
+        return Clock(self.trainer.steps_per_iteration)
+
+    def begin(self, seed: int) -> Result:
+        """Trains from the start."""
+        _ = self.progress, self.clock
+        with collector_paused():
+            state = self.trainer.init(jax.random.key(seed))
+            program = trace_iteration(self.trainer, state)
+            # The first checkpoint goes to the disk while the program compiles, and not before:
+            # tracing is Python's work, and so is half of a checkpoint's.
+            begun = None
+            if self.directory is not None:
+                helper = self.stack.enter_context(ThreadPoolExecutor(1))
+                first = CheckpointWriter(self.directory.path)
+                begun = helper.submit(
+                    _write_first, first, first.copy(state), self.directory, self.config
+                )
+            iterate = program.compile()
+        if begun is not None:
+            begun.result()
+        return self._iterate(iterate, state, 0)
+
+    def go_on(self, asked: int | None, told_of_wandb: bool) -> Result:
+        """Trains from the newest whole checkpoint on.
+
+        Args:
+          asked: for how many steps in total, if for a number.
+          told_of_wandb: whether this call said if metrics go to Weights & Biases.
+        """
+        trainer, directory, config = self.trainer, self.directory, self.config
+        assert directory is not None
+        _ = self.clock
+        state, step = restore(trainer, directory.path)
+        done = step // trainer.steps_per_iteration
+        if asked is not None and config.total_iterations < done:
+            raise checks.BadArgument(
+                "steps", asked, f"the run is already at {step}; ask for more"
+            )
+        directory.write_config(config)
+        directory.cut_metrics(done)
+        note = self.progress.note
+        note(checks.printable(f"going on from step {step:,} of {directory.path}"))
+        if config.wandb and not told_of_wandb:
+            note("metrics go to Weights & Biases, as the run was begun (or: --no-wandb)")
+        if trainer.mesh.size != config.devices:
+            # Said, since it is the one thing that makes a resumed run differ by rounding.
+            note(
+                f"going on with {trainer.mesh.size} devices; the run was started on "
+                f"{config.devices}, so it is the same up to rounding"
+            )
+        with collector_paused():
+            iterate = trace_iteration(trainer, state).compile()
+        return self._iterate(iterate, state, done)
+
+    def _iterate(self, iterate: Callable, state: TrainState, done: int) -> Result:
+        """Iterates from `done` to the end, or until somebody stops it."""
+        rows = Rows()
+        sinks: list[Sink] = [rows]
+        step = done * self.trainer.steps_per_iteration
+        if self.directory is not None:
+            sinks += open_writers(self.stack, self.directory, self.config, step)
+        sinks += [Shown(self.progress), Watch(self.config.env, self.progress.note)]
+        if self.directory is not None:
+            writer = CheckpointWriter(self.directory.path, self.config.keep_checkpoints)
+            # Whatever ends the run: the directory is unlocked behind the last byte of a checkpoint.
+            self.stack.callback(writer.close)
+            sinks.append(Saver(writer, self.config.checkpoint_every, step, self.progress.note))
+        for sink in self.own_sinks:
+            sinks.append(sink)
+            self.stack.callback(sink.close)
+        loop = HostLoop(self.trainer, iterate, sinks, self.clock, self.stop)
+        state = loop.run(state, done, self.config.total_iterations)
+        return Result(
+            policy=self.trainer.policy_of(state),
+            state=state,
+            metrics=columns(rows.rows),
+            trainer=self.trainer,
+            run_dir=None if self.directory is None else str(self.directory.path),
+            stopped_by=self.stop.number,
+        )
+
+
+def _write_first(
+    writer: CheckpointWriter, state: TrainState, directory: RunDirectory, config: RunConfig
+) -> None:
+    """Makes a run of a directory: a configuration is only ever found beside a checkpoint."""
+    with contextlib.closing(writer):
+        writer.save(0, state)
+        writer.wait()
+    directory.write_config(config)
+    directory.settle()
+    directory.cut_metrics(0)
