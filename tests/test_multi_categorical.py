@@ -197,3 +197,11 @@ def test_discrete_actions_cannot_be_cut(point):
     with pytest.raises(jtrust.BadArgument, match="mine has 3 discrete actions") as caught:
         jtrust.make_trainer(discrete, jtrust.TRPO(), action_bins=5)
     assert caught.value.name == "action_bins"
+
+
+def test_the_former_name_of_several_categoricals_still_serves_and_warns():
+    with pytest.warns(DeprecationWarning, match="MultiCategorical"):
+        former = jtrust.distributions.Categoricals
+    assert former is MultiCategorical
+    with pytest.raises(AttributeError, match="Categorical5"):
+        _ = jtrust.distributions.Categorical5

@@ -23,7 +23,7 @@ from jtrust.planning.plan import Plan, Request
 Say = Callable[[str], None]
 # For libtpu and XLA in that process: look for no TPU of this machine and lock none, whoever
 # compiles or trains beside it; and keep to themselves what says nothing to a user.
-_QUIET = {
+QUIET = {
     "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_WORKER_HOSTNAMES": "localhost", "TF_CPP_MIN_LOG_LEVEL": "2",
 }
@@ -68,7 +68,7 @@ def _pickled(request: Request) -> bytes:
 
 def _from_child(message: bytes, say: Say) -> Plan:
     settings = {name: getattr(jax.config, name) for name in _SETTINGS if hasattr(jax.config, name)}
-    environment = os.environ | _QUIET | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    environment = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
     # -P: what lies in the current directory hides no package.
     command = [sys.executable, "-P", "-m", "jtrust.planning.child"]
     with tempfile.TemporaryFile() as noise, subprocess.Popen(
@@ -172,7 +172,7 @@ def _from_fork(request: Request, say: Say) -> Plan:
                 os.close(reader)
                 os.dup2(noise.fileno(), 1)
                 os.dup2(noise.fileno(), 2)
-                os.environ.update(_QUIET)
+                os.environ.update(QUIET)
                 with os.fdopen(writer, "wb") as told:
                     _tell_what_came(request, told)
             finally:
@@ -189,7 +189,7 @@ def _from_here(request: Request, say: Say) -> Plan:
     """For what cannot be pickled, where JAX has started: what it computes stays on the CPU."""
     from jtrust.planning.work import carry_out
 
-    with _environment_variables(_QUIET), jax.default_device(jax.devices("cpu")[0]):
+    with _environment_variables(QUIET), jax.default_device(jax.devices("cpu")[0]):
         try:
             return carry_out(request, say)
         except RuntimeError as error:

@@ -64,7 +64,7 @@ class CheckpointWriter:
           OSError: the checkpoint before this one could not be written.
         """
         self.wait()
-        self._pending = self._pool.submit(self._write, step, state)
+        self._pending = self._pool.submit(self.write, step, state)
 
     def wait(self) -> None:
         """Returns when the last checkpoint is on disk.
@@ -91,7 +91,12 @@ class CheckpointWriter:
             ),
         )
 
-    def _write(self, step: int, state: Any) -> None:
+    def write(self, step: int, state: Any) -> None:
+        """Writes `state` at once; `save` does so in the background.
+
+        Raises:
+          OSError: it could not be written.
+        """
         import orbax.checkpoint as ocp
 
         arrays = to_arrays(state)

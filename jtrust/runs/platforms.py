@@ -30,7 +30,7 @@ def without_absent_accelerators(devices: str = "/dev") -> None:
     """
     if sys.platform != "linux" or jax.config.jax_platforms:  # type: ignore[attr-defined]
         return
-    plugins = _plugins()
+    plugins = installed_plugins()
     has_libtpu = importlib.util.find_spec("libtpu") is not None
     if not (plugins or has_libtpu) or not plugins.issubset(_OF_NVIDIA):
         return
@@ -38,7 +38,7 @@ def without_absent_accelerators(devices: str = "/dev") -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
-def _plugins() -> set[str]:
+def installed_plugins() -> set[str]:
     """Names of JAX's plugins, by both ways in which JAX finds them."""
     package = importlib.util.find_spec("jax_plugins")
     places = package.submodule_search_locations if package else ()

@@ -111,7 +111,7 @@ def _brax(row: Row) -> dict[str, Any]:
     suite = name.split("/")[0]
     make = peers.of_playground if suite == "playground" else peers.of_brax
     environment, settings = make(name.split("/")[1], task)
-    settings = _with_environments(settings, TARGETS[row.target])
+    settings = with_environments(settings, TARGETS[row.target])
     settings.pop("num_resets_per_eval", None)
     found = compile_brax_ppo(environment, settings, devices_of(find_target(row.target)))
     unroll, repeat = settings["unroll_length"], settings["action_repeat"]
@@ -130,7 +130,7 @@ def _brax(row: Row) -> dict[str, Any]:
     }
 
 
-def _with_environments(settings: dict[str, Any], num_envs: int) -> dict[str, Any]:
+def with_environments(settings: dict[str, Any], num_envs: int) -> dict[str, Any]:
     """The published settings with as many environments as jtrust has in the table.
 
     A batch that would not hold a whole unroll of each grows to hold one.

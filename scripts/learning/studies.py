@@ -107,8 +107,8 @@ def as_markdown(data: Runs, defaults: Path) -> str:
         "Written by `python scripts/learning_curves.py report --data` with the folder of their",
         "runs. Returns as in the other tables at equal steps, at the last step that both have",
         "reached; in brackets the range of the seeds, whose number stands behind, and from 5",
-        "seeds the 95 % interval by a stratified bootstrap. `defaults` are those of the time: of",
-        "TRPO without a bonus for the entropy where a setting has `entropy_cost=0.0` beside others.",
+        "seeds the 95 % interval by a stratified bootstrap. `defaults` are those of the time: TRPO",
+        "without a bonus for the entropy where a setting has `entropy_cost=0.0` beside others.",
     ]
     if any(":" in arm for arms in data.values() for arm in arms):
         text += [

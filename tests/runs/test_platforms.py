@@ -33,7 +33,7 @@ def told(monkeypatch):
 def test_jax_is_told_of_the_cpu_where_there_is_nothing_else(
     told, tmp_path, monkeypatch, device, plugins, expected
 ):
-    monkeypatch.setattr(platforms, "_plugins", lambda: plugins)
+    monkeypatch.setattr(platforms, "plugins", lambda: plugins)
     if device:
         (tmp_path / device).parent.mkdir(exist_ok=True)
         (tmp_path / device).touch()
@@ -48,4 +48,4 @@ def test_what_a_user_says_stands(told, tmp_path, monkeypatch):
 
 
 def test_the_plugin_of_the_extra_is_found():
-    assert "xla_cuda13" in platforms._plugins()
+    assert "xla_cuda13" in platforms.installed_plugins()

@@ -126,7 +126,7 @@ def test_sigterm_ends_the_process_as_it_would_have_behind_a_checkpoint(tmp_path)
 @pytest.mark.parametrize("failure", ["metrics", "progress", "interrupt"])
 def test_a_directory_stays_locked_until_the_last_byte(failure, tmp_path, point, monkeypatch):
     order, going = [], threading.Event()
-    write, unlock = CheckpointWriter._write, RunDirectory.unlock
+    write, unlock = CheckpointWriter.write, RunDirectory.unlock
 
     def slow(self, step, state):
         if step:
@@ -154,7 +154,7 @@ def test_a_directory_stays_locked_until_the_last_byte(failure, tmp_path, point, 
         if info.iteration == 3:
             fail()
 
-    monkeypatch.setattr(CheckpointWriter, "_write", slow)
+    monkeypatch.setattr(CheckpointWriter, "write", slow)
     monkeypatch.setattr(RunDirectory, "unlock", unlocked)
     if failure == "metrics":
         monkeypatch.setattr(JsonLines, "on_iteration", row)

@@ -27,7 +27,7 @@ def test_braxs_training_step_is_compiled_for_the_devices_that_are_given():
 
 @pytest.mark.parametrize(("num_envs", "batch"), [(64, 16), (128, 16), (4096, 256)])
 def test_a_batch_of_braxs_holds_every_environment(num_envs, batch):
-    settings = plan_tables._with_environments(
+    settings = plan_tables.with_environments(
         {"batch_size": 16, "num_minibatches": 16, "num_envs": 1}, num_envs
     )
     assert (settings["num_envs"], settings["batch_size"]) == (num_envs, batch)
