@@ -33,7 +33,7 @@ def told(monkeypatch):
 def test_jax_is_told_of_the_cpu_where_there_is_nothing_else(
     told, tmp_path, monkeypatch, device, plugins, expected
 ):
-    monkeypatch.setattr(platforms, "plugins", lambda: plugins)
+    monkeypatch.setattr(platforms, "installed_plugins", lambda: plugins)
     if device:
         (tmp_path / device).parent.mkdir(exist_ok=True)
         (tmp_path / device).touch()
