@@ -15,7 +15,9 @@ from jax.flatten_util import ravel_pytree
 from jtrust.trust_region import mean_over
 
 # Parameters are one flat vector to the optimiser: a handful of operations per step, where a tree
-# takes a handful per leaf, each with its own kernel to compile and to start.
+# takes a handful per leaf, each with its own kernel to compile and to start. (optax.flatten makes a
+# vector of gradients alone; optax.apply_if_finite looks at updates, and one that is finite and huge
+# makes parameters that are not.)
 
 
 def init_optimizer(optimizer: optax.GradientTransformation, params: Any) -> Any:
