@@ -1,4 +1,4 @@
-# Both targets set up everything they need; a second call installs nothing again.
+# Each target sets up what it needs; a second call installs nothing again.
 #   make train    train TRPO on brax/inverted_pendulum, then evaluate what it trained
 #   make test     run all tests
 #   make test-fast   run those that take seconds

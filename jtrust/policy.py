@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -56,10 +56,11 @@ class Policy:
             raise checks.BadArgument(
                 "observation", observation.shape, f"must have a last axis of {size}"
             )
+        mode, sample = self._programs
         if key is None:
-            return self._mode(self.params, self.statistics, observation)
+            return mode(self.params, self.statistics, observation)
         checks.random_key("key", key)
-        return self._sample(self.params, self.statistics, observation, key)
+        return sample(self.params, self.statistics, observation, key)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not the compiled functions, which are made again."""
@@ -84,16 +85,23 @@ class Policy:
         return self.action.to_environment(action)
 
     @functools.cached_property
-    def _mode(self):
-        return jax.jit(
-            lambda p, m, x: self.to_environment(self.distribution(p, m, x).mode())
-        )
+    def _programs(self) -> tuple[Callable, Callable]:
+        """(mode, sample), compiled once for all policies of a network."""
+        try:
+            return _programs(self.network, self.action)  # type: ignore[arg-type]
+        except TypeError:  # a module of the user's own that cannot be hashed
+            return _programs.__wrapped__(self.network, self.action)
 
-    @functools.cached_property
-    def _sample(self):
-        return jax.jit(
-            lambda p, m, x, k: self.to_environment(self.distribution(p, m, x).sample(k))
-        )
+
+@functools.lru_cache(maxsize=8)
+def _programs(network: Network, action: ActionSpace) -> tuple[Callable, Callable]:
+    def distribution(params: Any, statistics: RunningStatistics, observation: Any) -> Any:
+        return network(params, statistics.normalize(observation))
+
+    return (
+        jax.jit(lambda p, s, x: action.to_environment(distribution(p, s, x).mode())),
+        jax.jit(lambda p, s, x, k: action.to_environment(distribution(p, s, x).sample(k))),
+    )
 
 
 def _real_numbers(name: str, value: Any) -> jax.Array:

@@ -20,10 +20,13 @@ class ActorCritic(Algorithm):
     """An algorithm with the settings of `GAE` and `ValueFit` by name.
 
     They are not its own: no update of a policy looks at them. `make_trainer` makes of them the
-    objects that a trainer is made of.
+    objects that a trainer is made of, and there they are changed from then on.
 
     Attributes:
-      discount, gae_lambda, advantage_floor: of `GAE`.
+      discount: γ.
+      gae_lambda: λ of generalized advantage estimation.
+      advantage_floor: where the advantages' standard deviation is a smaller share than this of the
+        returns' root mean square, updates are shortened in proportion; 0 takes full steps always.
       value_lambda: λ of the value targets; None for that of the advantages.
       value_rounds: how often values are fitted to a rollout, to targets computed anew from those
         of the round before; all rounds but the last come before the policy's update.
@@ -54,9 +57,11 @@ class ActorCritic(Algorithm):
         self.gae(), self.value_fit()  # each refuses what will not do
 
     def gae(self) -> GAE:
+        """Of what it is told by name."""
         return GAE(**{f.name: getattr(self, f.name) for f in dataclasses.fields(GAE)})
 
     def value_fit(self) -> ValueFit:
+        """Of what it is told by name."""
         return ValueFit(**{
             of_fit: getattr(self, name) for name, of_fit in by_name_of_value_fit().items()
         })

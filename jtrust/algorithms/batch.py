@@ -22,7 +22,7 @@ class Batch:
       advantage: mean 0 and standard deviation 1 over all shards, [T, N].
       value_target: on the value network's output scale, [T, N].
       environment_keys: one random key per environment, [N]; consumed.
-      trust: share of `max_kl` that this batch may use, []; see `Algorithm.advantage_floor`. 0
+      trust: share of `max_kl` that this batch may use, []; see `GAE.advantage_floor`. 0
         where rewards have said nothing yet: no update is made.
       weight: of each step, [T, N], with a mean of 1 over all shards: 0 where the simulator broke.
       broken: where it did, 0 or 1, [T, N]; these count in the surrogate objective alone, with the

@@ -48,7 +48,7 @@ _MARKED = {float: SizeDependentFloat, int: SizeDependentInt, str: SizeDependentS
 def by_size(default: float | int | str) -> Any:
     """A default for small rollouts, told apart from the same value where a user gives it.
 
-    It is that number, or text, wherever it is read; `Algorithm.settled` puts a plain one in its
+    It is that number, or text, wherever it is read; `BySize.settled` puts a plain one in its
     place.
     """
     return _MARKED[type(default)](default)

@@ -119,10 +119,14 @@ class _ProximalPolicy(ActorCritic):
         parts = self.parts if given else largest_divisor(num_envs, 4)
         if parts == 1:
             return of_all
-        default = 0.1 * kl_scale(num_envs, unroll_length)
-        max_kl = default if isinstance(self.max_kl, SizeDependent) else self.max_kl
+        aim = 0.1 * kl_scale(num_envs, unroll_length)
+        limit = max(aim, float(type(self).max_kl))
+        if not isinstance(self.max_kl, SizeDependent):
+            aim = self.max_kl
+        elif not isinstance(self.target_kl, SizeDependent) and checks.is_number(self.target_kl):
+            limit = max(limit, self.target_kl)
         return of_all | {
-            "parts": parts, "max_kl": default, "target_kl": 0.8 * max_kl, "epochs": 4,
+            "parts": parts, "max_kl": limit, "target_kl": 0.8 * aim, "epochs": 4,
             "minibatches": largest_divisor(max(num_envs // parts * unroll_length, 1), 8),
         }
 

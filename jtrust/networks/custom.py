@@ -105,7 +105,7 @@ def custom_policy(
     variables = _check_parameters(name, module, inputs)
     found: dict[str, Any] = {}
     given = _abstract(
-        name, module, inputs, functools.partial(_try_policy, module, found), variables,
+        name, module, functools.partial(_try_policy, module, found), variables,
         _tried_with(inputs), jax.eval_shape(lambda: jax.random.key(0)),
     )
     what = type(found["distribution"]).__name__
@@ -122,7 +122,22 @@ def custom_policy(
             + ", ".join(found["types"]),
         )
     _check_actions(module, inputs, action, found, *given)
+    _check_deviation(module, variables)
     return CustomPolicy(module, precision)
+
+
+def _check_deviation(module: nn.Module, variables: Any) -> None:
+    """Raises `BadArgument` where a module names parameters as its deviation that it has not."""
+    names = getattr(module, "deviation_parameters", None)
+    if names is None:
+        return
+    paths = jax.tree_util.tree_leaves_with_path(variables)
+    there = sorted({str(getattr(path[-1], "key", "")) for path, _ in paths})
+    if isinstance(names, str) or not set(names) <= set(there):
+        raise checks.BadArgument(
+            "deviation_parameters", names,
+            f"must be a tuple of names of {type(module).__name__}'s parameters: {', '.join(there)}",
+        )
 
 
 def _try_policy(
@@ -196,7 +211,7 @@ def custom_value(module: nn.Module, inputs: int, precision: str = "highest") -> 
     """
     name = "value_network"
     variables = _check_parameters(name, module, inputs)
-    value = _abstract(name, module, inputs, module.apply, variables, _tried_with(inputs))
+    value = _abstract(name, module, module.apply, variables, _tried_with(inputs))
     if getattr(value, "shape", None) != _BATCH or value.dtype != jnp.float32:
         last = "; drop its last axis, as by [..., 0]"
         shape = getattr(value, "shape", None)
@@ -220,7 +235,7 @@ def _check_parameters(name: str, module: Any, inputs: int) -> Any:
         raise checks.BadArgument(name, module, "must be a flax.linen module (an instance)")
     kind = type(module).__name__
     variables = _abstract(
-        name, module, inputs, module.init, jax.eval_shape(lambda: jax.random.key(0)),
+        name, module, module.init, jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((inputs,), jnp.float32),
     )
     others = sorted(set(variables) - {"params"})
@@ -239,7 +254,7 @@ def _check_parameters(name: str, module: Any, inputs: int) -> Any:
     return variables
 
 
-def _abstract(name: str, module: nn.Module, inputs: int, function: Any, *args: Any) -> Any:
+def _abstract(name: str, module: nn.Module, function: Any, *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:  # a user's code raises what it likes

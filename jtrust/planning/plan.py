@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.planning.targets import find_target
-from jtrust.training.build import ProgramOptions
+from jtrust.training.build import ProgramOptions, check_names
 
 NOT_RUN = "compiled, not run"
 
@@ -122,6 +122,7 @@ def plan(
     """
     from jtrust.planning.processes import answer
 
+    check_names("plan", options)
     find_target(target)  # what is misspelt is told at once
     algorithm = TRPO() if algorithm is None else algorithm
     checks.truth_value("largest", largest)

@@ -53,6 +53,7 @@ GRADIENT, PRODUCTS, SEARCH = (
     "update: gradient", "update: Fisher-vector products", "update: line search"
 )
 IN_PARTS, ROUNDS = "update, in parts", "value rounds before it"
+WHOLE_UPDATE = "update"
 
 
 def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
@@ -153,6 +154,8 @@ def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
             (PRODUCTS, lambda s, b: whole(s, b)[2]["policy/cg_residual"], GRADIENT),
             (SEARCH, whole, PRODUCTS),
         ]
+    if algorithm.name not in ("ppo", "ppo-kl"):  # one of the user's own
+        return [(WHOLE_UPDATE, whole, None)]
     # Here the one product, which predicts the KL, is timed together with the search.
     return [
         (GRADIENT, lambda s, b: whole(s, b)[2]["policy/skipped"], None),

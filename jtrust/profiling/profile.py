@@ -28,7 +28,7 @@ from jtrust.profiling.phases import (
     make_parts,
 )
 from jtrust.training import Trainer, TrainState, make_trainer
-from jtrust.training.build import TrainerOptions
+from jtrust.training.build import TrainerOptions, check_names
 from jtrust.training.mesh import is_cpu
 
 REST_OF_ROLLOUT, REST = "rollout: what is left", "everything else"
@@ -115,6 +115,7 @@ def profile(
     Raises:
       BadArgument: an argument that will not do, with what would.
     """
+    check_names("profile", options)
     iterations = checks.whole_number("iterations", iterations, maximum=10_000, example=5)
     repeats = checks.whole_number("repeats", repeats, maximum=1000, example=7)
     seed = checks.whole_number("seed", seed, minimum=0)

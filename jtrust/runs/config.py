@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from jtrust import checks
-from jtrust.algorithms import ALGORITHMS, Algorithm
+from jtrust.advantages import GAE
+from jtrust.algorithms import ALGORITHMS, ActorCritic, Algorithm, ValueFit
 from jtrust.algorithms.actor_critic import by_name_of_value_fit
 from jtrust.environments import Environment, make_env, with_action_bins
 from jtrust.environments.base import ActionSpace
@@ -35,7 +36,9 @@ class RunConfig:
       env: name for `jtrust.make_env`, or the user's own name for an object.
       env_options: keyword arguments for it.
       algorithm: name of the algorithm.
-      hyperparameters: its arguments.
+      hyperparameters: its arguments, with those of `GAE` and `ValueFit` by the names that
+        algorithms give them.
+      trainer: class of the trainer where that was a user's own; "" for jtrust's.
       network: arguments of `NetworkConfig`.
       num_envs: environments side by side.
       unroll_length: steps of each per iteration.
@@ -72,6 +75,7 @@ class RunConfig:
     action: dict[str, Any]
     devices: int
     own_networks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trainer: str = ""
     episode_length: int = 0
     keep_checkpoints: int = 0
     tensorboard: bool = False
@@ -92,7 +96,7 @@ class RunConfig:
             env=environment.name,
             env_options=_plain(dict(environment.options), "env_options"),
             algorithm=trainer.algorithm.name,
-            hyperparameters=_plain(_by_name(trainer), "algorithm"),
+            hyperparameters=hyperparameters_of(trainer),
             network=_plain(dataclasses.asdict(trainer.network), "network"),
             num_envs=trainer.num_envs,
             unroll_length=trainer.unroll_length,
@@ -110,6 +114,7 @@ class RunConfig:
                     ("value_network", trainer.custom_value),
                 ) if module is not None
             },
+            trainer="" if type(trainer) is Trainer else type(trainer).__name__,
             random_keys=jax.config.jax_default_prng_impl,  # type: ignore[attr-defined]
             **others,
         )
@@ -159,10 +164,31 @@ class RunConfig:
                 "algorithm", self.algorithm, "is none of jtrust's; if it is your own, go on from "
                 "Python: jtrust.resume(RUN_DIR, trainer=...)"
             )
-        given: dict[str, Any] = _EARLIER | {"value_lambda": self.hyperparameters.get("gae_lambda")}
-        given |= self.hyperparameters
+        cls, told = ALGORITHMS[self.algorithm], self._told()
+        if not issubclass(cls, ActorCritic):
+            apart = {f.name for f in dataclasses.fields(GAE)} | set(by_name_of_value_fit())
+            own = {f.name for f in dataclasses.fields(cls)}
+            told = {name: x for name, x in told.items() if name in own or name not in apart}
+        return self._made(cls, told)
+
+    def make_gae(self) -> GAE:
+        told, names = self._told(), [f.name for f in dataclasses.fields(GAE)]
+        return self._made(GAE, {name: told[name] for name in names if name in told})
+
+    def make_value_fit(self) -> ValueFit:
+        told, names = self._told(), by_name_of_value_fit()
+        return self._made(
+            ValueFit, {field: told[name] for name, field in names.items() if name in told}
+        )
+
+    def _told(self) -> dict[str, Any]:
+        """The hyperparameters, also those that runs did not say at first."""
+        earlier = _EARLIER | {"value_lambda": self.hyperparameters.get("gae_lambda")}
+        return earlier | self.hyperparameters
+
+    def _made(self, cls: Any, told: dict[str, Any]) -> Any:
         try:
-            return ALGORITHMS[self.algorithm](**given)
+            return cls(**told)
         except TypeError as error:
             raise checks.BadArgument("hyperparameters", self.hyperparameters, str(error)) from error
 
@@ -216,20 +242,19 @@ class RunConfig:
         """
         check_custom_network(self, "policy_network", policy_network)
         check_custom_network(self, "value_network", value_network)
+        if self.trainer:
+            raise checks.BadArgument(
+                "trainer", None, f"the run was begun with a trainer of your own, {self.trainer}; "
+                "go on from Python: jtrust.resume(RUN_DIR, trainer=...)"
+            )
         trainer = make_trainer(
-            env, self.make_algorithm(),
+            env, self.make_algorithm(), gae=self.make_gae(), value_fit=self.make_value_fit(),
             num_envs=self.num_envs, unroll_length=self.unroll_length,
             network=self.make_network(), action_bins=self.action.get("bins"),
             policy_network=policy_network, value_network=value_network, devices=devices,
         )
         check_environment(self, trainer.environment)
-        check_name(self, trainer.environment.name)
-        length = trainer.environment.episode_length
-        if self.episode_length not in (0, length):
-            raise checks.BadArgument(
-                "env", trainer.environment.name,
-                f"cuts episodes after {length} steps; in the run it was {self.episode_length}",
-            )
+        check_name(self, trainer.environment)
         return trainer
 
     def with_action_bins(self, environment: Environment) -> Environment:
@@ -257,14 +282,14 @@ class RunConfig:
         return -(-self.total_steps // self.steps_per_iteration)
 
 
-def _by_name(trainer: Trainer) -> dict[str, Any]:
+def hyperparameters_of(trainer: Trainer) -> dict[str, Any]:
     """What a trainer's algorithm, advantages and values are told, by the names that algorithms
     give them."""
     of_fit = dataclasses.asdict(trainer.value_fit)
-    return {
+    return _plain({
         **dataclasses.asdict(trainer.algorithm), **dataclasses.asdict(trainer.gae),
         **{name: of_fit[field] for name, field in by_name_of_value_fit().items()},
-    }
+    }, "algorithm")
 
 
 def _series(version: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Clock:
         self._last = self._start
 
     def read(self) -> dict[str, float]:
+        """{"time/seconds", "time/steps_per_second"}."""
         now = time.perf_counter()
         rate = self._steps / max(now - self._last, 1e-9)
         self._last = now
@@ -95,10 +97,13 @@ class HostLoop:
 
     def _copies(self, iteration: int, state: TrainState) -> tuple[Any, Any]:
         """(the state, what the policy is made of) for sinks; the state itself is overwritten."""
-        if any(sink.wants_state(iteration) for sink in self._sinks):
+        # Each is asked, whatever others say.
+        states = [sink.wants_state(iteration) for sink in self._sinks]
+        policies = [sink.wants_policy(iteration) for sink in self._sinks]
+        if any(states):
             state = self._copy(state)
             return state, _acting(state)
-        if any(sink.wants_policy(iteration) for sink in self._sinks):
+        if any(policies):
             return None, self._copy(_acting(state))
         return None, None
 
@@ -114,7 +119,8 @@ class HostLoop:
 
     def _info(self, iteration: int, row: dict, state: Any, acting: Any) -> IterationInfo:
         step = iteration * self._trainer.steps_per_iteration
-        return IterationInfo(iteration, step, row, self._trainer, self._end, state, acting)
+        shown = types.MappingProxyType(row)
+        return IterationInfo(iteration, step, shown, self._trainer, self._end, state, acting)
 
     def _end(self) -> None:
         self._stopped = True

@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 def check_trainer(config: RunConfig, trainer: Any) -> None:
     """Raises `BadArgument` where a trainer is not one that the run could have been begun with.
 
-    Numbers that do not shape the program may be others.
+    Hyperparameters may be others: from here on they hold.
     """
     if not isinstance(trainer, Trainer):
         raise checks.BadArgument("trainer", trainer, "must be of jtrust.make_trainer")
     for name, theirs, ours in (
+        ("trainer", type(trainer).__name__, config.trainer or Trainer.__name__),
         ("algorithm", trainer.algorithm.name, config.algorithm),
         ("num_envs", trainer.num_envs, config.num_envs),
         ("unroll_length", trainer.unroll_length, config.unroll_length),
+        ("network", trainer.network, config.make_network()),
     ):
         if theirs != ours:
             raise checks.BadArgument(name, theirs, f"in the run it is {ours}")
     check_custom_network(config, "policy_network", trainer.custom_policy)
     check_custom_network(config, "value_network", trainer.custom_value)
     check_environment(config, trainer.environment)
+    check_name(config, trainer.environment)
 
 
 def check_environment(config: RunConfig, environment: Environment) -> None:
@@ -46,16 +49,22 @@ def check_environment(config: RunConfig, environment: Environment) -> None:
             )
 
 
-def check_name(config: RunConfig, name: str) -> None:
-    """Raises `BadArgument` for another environment of a suite, or another wrapper.
+def check_name(config: RunConfig, environment: Environment) -> None:
+    """Raises `BadArgument` for another environment of a suite, wrapper or time limit.
 
     Environments of the user's own may have come by another name.
     """
+    name, length = environment.name, environment.episode_length
     ours, theirs = (x.partition("+") for x in (config.env, name))
     both_named = "/" in ours[0] and "/" in theirs[0]
     wrapped_otherwise = ours[2] != theirs[2] and ":" not in ours[0]
     if (both_named and ours[0] != theirs[0]) or wrapped_otherwise:
         raise checks.BadArgument("env", name, f"the run was trained in {config.env}")
+    if config.episode_length not in (0, length):
+        raise checks.BadArgument(
+            "env", name,
+            f"cuts episodes after {length} steps; in the run it was {config.episode_length}",
+        )
 
 
 def check_custom_network(config: RunConfig, name: str, given: Any) -> None:

@@ -42,7 +42,7 @@ class JsonLines(Sink):
         self._file = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def on_iteration(self, info: IterationInfo) -> None:
-        line = json.dumps(info.row, allow_nan=False).encode() + b"\n"
+        line = json.dumps(dict(info.row), allow_nan=False).encode() + b"\n"
         try:
             written = self._file.write(line)
         except OSError as error:
@@ -85,13 +85,15 @@ class Services:
           kept: whether the run is kept in a directory.
 
         Raises:
-          BadArgument: what will not do, or needs a directory.
+          BadArgument: what will not do, needs a directory, or is not installed.
         """
+        checks.whole_number("keep_checkpoints", self.keep_checkpoints, minimum=0)
         for name in ("tensorboard", "wandb"):
             wanted = getattr(self, name)
             checks.truth_value(name, wanted)
             if wanted and not kept:
                 raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
+        check_services(bool(self.tensorboard), bool(self.wandb))
         return self
 
     def into(self, config: RunConfig) -> RunConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader
-from jtrust.runs.config import RunConfig
+from jtrust.runs.config import RunConfig, hyperparameters_of
 from jtrust.runs.directory import RunDirectory, default_name
 from jtrust.runs.matching import check_random_keys, check_trainer, describe_own
 from jtrust.runs.metrics import Services
@@ -25,7 +25,7 @@ from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import IterationInfo, Sink, as_sinks
 from jtrust.startup import check_platform
 from jtrust.training import Trainer, make_trainer
-from jtrust.training.build import TrainerOptions
+from jtrust.training.build import TrainerOptions, check_names
 from jtrust.training.mesh import ON_CPU
 
 _DEFAULT_CHECKPOINTS = 10
@@ -87,12 +87,15 @@ def train(
     total_steps = _steps("steps" if default_run_dir else "total_steps", total_steps)
     if run_dir is not None:
         run_dir = user_path("run_dir", run_dir)
+    if checkpoint_every is not None:
+        checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
     services = Services(keep_checkpoints, tensorboard, wandb).checked(kept)
     own_sinks = as_sinks(sinks)
+    check_names("train", options)
     trainer = _trainer_of(env, algorithm, options)
     config = RunConfig.describe(
         trainer, seed=seed, total_steps=total_steps,
-        checkpoint_every=_checkpoint_every(checkpoint_every, total_steps, trainer),
+        checkpoint_every=checkpoint_every or _tenth(total_steps, trainer),
     )
     config = services.into(config)
     with contextlib.ExitStack() as stack:
@@ -114,10 +117,8 @@ def _steps(name: str, steps: Any, example: int = 1_000_000) -> int:
     return checks.whole_number(name, steps, maximum=10**15, example=example)
 
 
-def _checkpoint_every(given: Any, total_steps: int, trainer: Trainer) -> int:
-    """Iterations between checkpoints."""
-    if given is not None:
-        return checks.whole_number("checkpoint_every", given, example=50)
+def _tenth(total_steps: int, trainer: Trainer) -> int:
+    """Iterations between checkpoints where nothing is said."""
     iterations = -(-total_steps // trainer.steps_per_iteration)
     return max(iterations // _DEFAULT_CHECKPOINTS, 1)
 
@@ -183,7 +184,11 @@ def resume(
         total_steps = _steps("steps", total_steps, config.total_steps)
         config = dataclasses.replace(config, total_steps=total_steps)
     if trainer is not None:
+        others = {"env": env, "policy_network": policy_network, "value_network": value_network,
+                  "devices": devices, "allow_code": allow_code or None}
+        _refuse_beside_trainer(others)
         check_trainer(config, trainer)
+        config = dataclasses.replace(config, hyperparameters=hyperparameters_of(trainer))
     else:
         if env is not None:
             env = describe_own(config, env)
@@ -202,7 +207,11 @@ def resume(
 def _trainer_of(env: Any, algorithm: Algorithm | None, options: TrainerOptions) -> Trainer:
     if not isinstance(env, Trainer):
         return make_trainer(env, TRPO() if algorithm is None else algorithm, **options)
-    for name, value in {"algorithm": algorithm, **options}.items():
+    _refuse_beside_trainer({"algorithm": algorithm, **options})
+    return env
+
+
+def _refuse_beside_trainer(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
         if value is not None:
             raise checks.BadArgument(name, value, "the trainer has its own; leave it out")
-    return env

@@ -49,6 +49,10 @@ class Session:
     own_sinks: list[Sink]
     make_progress: MakeProgress | None
 
+    def __post_init__(self):
+        for sink in self.own_sinks:
+            self.stack.callback(sink.close)
+
     @functools.cached_property
     def progress(self) -> Progress:
         """What shows progress, opened when it is first asked for."""
@@ -78,9 +82,11 @@ class Session:
                     _write_first, first, first.copy(state), self.directory, self.config
                 )
             iterate = program.compile()
-        if begun is not None:
+        writers: list[Sink] = []
+        if self.directory is not None and begun is not None:
             begun.result()
-        return self._iterate(iterate, state, 0)
+            writers = open_writers(self.stack, self.directory, self.config)
+        return self._iterate(iterate, state, 0, writers)
 
     def go_on(self, asked: int | None, told_of_wandb: bool) -> Result:
         """Trains from the newest whole checkpoint on.
@@ -100,6 +106,7 @@ class Session:
             )
         directory.write_config(config)
         directory.cut_metrics(done)
+        writers = open_writers(self.stack, directory, config, step)
         note = self.progress.note
         note(checks.printable(f"going on from step {step:,} of {directory.path}"))
         if config.wandb and not told_of_wandb:
@@ -112,25 +119,24 @@ class Session:
             )
         with collector_paused():
             iterate = trace_iteration(trainer, state).compile()
-        return self._iterate(iterate, state, done)
+        return self._iterate(iterate, state, done, writers)
 
-    def _iterate(self, iterate: Callable, state: TrainState, done: int) -> Result:
+    def _iterate(
+        self, iterate: Callable, state: TrainState, done: int, writers: list[Sink]
+    ) -> Result:
         """Iterates from `done` to the end, or until somebody stops it."""
         rows = Rows()
-        sinks: list[Sink] = [rows]
-        step = done * self.trainer.steps_per_iteration
-        if self.directory is not None:
-            sinks += open_writers(self.stack, self.directory, self.config, step)
-        sinks += [Shown(self.progress), Watch(self.config.env, self.progress.note)]
+        note = self.progress.note
+        sinks = [rows, *writers, Shown(self.progress), Watch(self.config.env, note)]
         if self.directory is not None:
             writer = CheckpointWriter(self.directory.path, self.config.keep_checkpoints)
             # Whatever ends the run: the directory is unlocked behind the last byte of a checkpoint.
             self.stack.callback(writer.close)
-            sinks.append(Saver(writer, self.config.checkpoint_every, step, self.progress.note))
-        for sink in self.own_sinks:
-            sinks.append(sink)
-            self.stack.callback(sink.close)
-        loop = HostLoop(self.trainer, iterate, sinks, self.clock, self.stop)
+            step = done * self.trainer.steps_per_iteration
+            sinks.append(Saver(writer, self.config.checkpoint_every, step, note))
+        loop = HostLoop(
+            self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, self.stop
+        )
         state = loop.run(state, done, self.config.total_iterations)
         return Result(
             policy=self.trainer.policy_of(state),

@@ -23,7 +23,7 @@ class IterationInfo:
     Attributes:
       iteration: its number, from 1 on.
       step: environment steps so far.
-      row: its metrics, as in metrics.jsonl.
+      row: its metrics, as in metrics.jsonl; {} at the end of a session that made none.
       trainer: what is trained.
       stop: ends the run behind the iterations that are under way, with a checkpoint.
       state: the training state after it, a copy, where a sink wants it (`Sink.wants_state`).
@@ -56,7 +56,7 @@ class Sink:
     """Is told of each iteration, in order and in the main thread. Override what you need."""
 
     def wants_policy(self, iteration: int) -> bool:
-        """Whether `info.policy()` will be asked for after this iteration; asked before it runs."""
+        """Whether `info.policy()` will be asked for after this iteration, which is under way."""
         return False
 
     def wants_state(self, iteration: int) -> bool:

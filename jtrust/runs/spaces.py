@@ -10,6 +10,7 @@ from jtrust.environments.base import ActionSpace
 
 
 def observation_to_json(environment: Environment) -> dict[str, Any]:
+    """Shapes and types of what the networks read, and which network reads which."""
     write = lambda x: {"shape": list(x.shape), "dtype": str(x.dtype)}  # noqa: E731
     used = environment.used(environment.observation)
     if environment.policy_key is None:
@@ -21,4 +22,5 @@ def observation_to_json(environment: Environment) -> dict[str, Any]:
 
 
 def action_to_json(action: ActionSpace) -> dict[str, Any]:
+    """The space's kind, and what it is made with."""
     return {"kind": type(action).__name__.lower(), **dataclasses.asdict(action)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import flax.linen as nn
@@ -38,6 +38,13 @@ class TrainerOptions(ProgramOptions, total=False):
     """The keyword arguments of `make_trainer`."""
 
     devices: Sequence[jax.Device] | int | None
+
+
+def check_names(function: str, options: Mapping[str, Any], beside: tuple[str, ...] = ()) -> None:
+    """Raises TypeError for a keyword that `make_trainer` does not know, as Python itself does."""
+    for name in options:
+        if name not in TrainerOptions.__annotations__ or name in beside:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
 def make_trainer(

@@ -49,6 +49,7 @@ class Collection:
 
     @property
     def envs_per_device(self) -> int:
+        """N on each device."""
         return self.num_envs // self.mesh.size
 
     def __call__(

@@ -125,7 +125,7 @@ class Preparation:
         """Parameters of the policy that read by new statistics what they read by the old ones."""
         key, old = self.agent.environment.policy_key, state.observation_statistics
         folded = self.agent.policy_network.fold_input(state.policy, old.at(key), new.at(key))
-        return _unless_first(old, state.policy, folded)
+        return unless_first(old, state.policy, folded)
 
     def folded_value(
         self, state: TrainState, new: RunningStatistics, new_targets: RunningStatistics
@@ -135,7 +135,7 @@ class Preparation:
         old = state.observation_statistics
         folded = network.fold_input(state.value, old.at(key), new.at(key))
         folded = network.fold_output(folded, state.target_statistics, new_targets)
-        return _unless_first(old, state.value, folded)
+        return unless_first(old, state.value, folded)
 
     def drift(self, state: TrainState, moved: TrainState, observation: Any) -> Metrics:
         """How far the policy moved by new statistics, and what its precision leaves unknown."""
@@ -153,7 +153,7 @@ class Preparation:
         return metrics
 
 
-def _unless_first(old: RunningStatistics, params: Any, folded: Any) -> Any:
+def unless_first(old: RunningStatistics, params: Any, folded: Any) -> Any:
     """`params` where `old` are statistics of nothing, and else `folded`.
 
     Statistics of nothing are no scale to hold on to, and the untrained policy says nearly the same

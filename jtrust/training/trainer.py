@@ -49,8 +49,8 @@ class Trainer:
     Attributes:
       environment: what is trained in.
       algorithm: how the policy is updated.
-      gae: how advantages are estimated.
-      value_fit: how values are fitted.
+      gae: how advantages are estimated; not what `algorithm` says of it, once this is made.
+      value_fit: how values are fitted; the same.
       num_envs: N, over all devices.
       unroll_length: T, steps of each environment per iteration.
       network: shape of the networks.
@@ -79,10 +79,12 @@ class Trainer:
 
     @functools.cached_property
     def agent(self) -> Agent:
+        """What acts and judges."""
         return Agent(self.environment, self.policy_network, self.value_network)
 
     @functools.cached_property
     def policy_network(self) -> Network:
+        """Normalised observations -> distributions over actions."""
         environment = self.environment
         return make_policy_network(
             self.network, _size(environment, environment.policy_key), environment.action,
@@ -91,6 +93,7 @@ class Trainer:
 
     @functools.cached_property
     def value_network(self) -> Network:
+        """Normalised observations -> values on the targets' scale."""
         environment = self.environment
         return make_value_network(
             self.network, _size(environment, environment.value_key), self.custom_value,
@@ -99,24 +102,29 @@ class Trainer:
 
     @functools.cached_property
     def collection(self) -> Collection:
+        """Lets the policy act."""
         return Collection(self.agent, self.num_envs, self.unroll_length, self.mesh)
 
     @functools.cached_property
     def estimation(self) -> Estimation:
+        """Judges what it did."""
         return Estimation(self.agent, self.gae, self.value_fit.td_lambda)
 
     @functools.cached_property
     def preparation(self) -> Preparation:
+        """Normalises it, and makes a batch of it."""
         return Preparation(
             self.agent, self.gae.advantage_floor, self.steps_per_iteration, is_cpu(self.mesh)
         )
 
     @functools.cached_property
     def evaluation(self) -> PolicyEvaluation:
+        """Has the values follow the policy, where rollouts are large; fits them."""
         return PolicyEvaluation(self.value_fit, self.estimation, self.preparation)
 
     @functools.cached_property
     def iteration(self) -> Iteration:
+        """All of them, one behind the other."""
         return Iteration(
             self.collection, self.estimation, self.preparation, self.evaluation, self.algorithm
         )

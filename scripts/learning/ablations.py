@@ -12,7 +12,7 @@ from jtrust.networks import RunningStatistics
 from jtrust.training import Trainer
 from jtrust.training.agent import Agent
 from jtrust.training.collection import Collection
-from jtrust.training.preparation import Preparation
+from jtrust.training.preparation import Preparation, unless_first
 from jtrust.training.random_keys import environment_keys
 
 
@@ -60,7 +60,9 @@ class UnscaledValues(Preparation):
     """For `UnscaledAgent`: no change of a scale of the targets is folded in."""
 
     def folded_value(self, state, new, new_targets):
-        return super().folded_value(state, new, state.target_statistics)
+        key, old = self.agent.environment.value_key, state.observation_statistics
+        folded = self.agent.value_network.fold_input(state.value, old.at(key), new.at(key))
+        return unless_first(old, state.value, folded)
 
 
 class UnscaledAdvantages(Preparation):

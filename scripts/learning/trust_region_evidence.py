@@ -44,7 +44,7 @@ from jtrust.training import Trainer
 from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
 from jtrust.trust_region import conjugate_gradient
-from scripts.learning.ablations import Unfolded
+from scripts.learning.ablations import without
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -61,7 +61,7 @@ POINTS = 100
 PLAIN = {"entropy_cost": 0.0}
 FREE = PLAIN | {"max_kl": NO_LIMIT}
 UPDATES = {
-    "trpo": jtrust.TRPO(), "npg": jtrust.NPG(), "ppo": jtrust.PPO(**PLAIN),
+    "trpo": jtrust.TRPO(**PLAIN), "npg": jtrust.NPG(**PLAIN), "ppo": jtrust.PPO(**PLAIN),
     "ppo, no limit": jtrust.PPO(**FREE),
     "ppo, no limit, 10 times the step": jtrust.PPO(**FREE, learning_rate=3e-3),
     "ppo-kl": jtrust.PPOPenalty(**PLAIN),
@@ -205,14 +205,10 @@ def thinned(metrics: dict[str, np.ndarray]) -> dict[str, list[float]]:
     }
 
 
-def unfolded(trainer: Trainer) -> Trainer:
-    return Unfolded(**{f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)})
-
-
 def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[str, Any]:
     environment = jtrust.make_env(env, **({"backend": backend} if backend else {}))
 
-    trainer = jtrust.make_trainer(environment, jtrust.TRPO(), devices=1)
+    trainer = jtrust.make_trainer(environment, jtrust.TRPO(**PLAIN), devices=1)
     found: dict[str, Any] = {
         "env": env, "backend": backend, "iterations": iterations,
         "lengths": LENGTHS.tolist(), "scales": SCALES.tolist(), "stops": {},
@@ -227,7 +223,9 @@ def measure(env: str, backend: str | None, iterations: int, seeds: int) -> dict[
             "updates": looks.updates(params, batch),
         }
         print(f"iteration {iteration}: looked at", flush=True)
-    folded, not_folded = (whole_runs(t, iterations, seeds) for t in (trainer, unfolded(trainer)))
+    folded, not_folded = (
+        whole_runs(t, iterations, seeds) for t in (trainer, without(trainer, "fold"))
+    )
     runs = {}
     for limit in LIMITS:
         runs[limit] = folded(limit)

@@ -120,3 +120,17 @@ def test_an_update_of_which_a_part_is_left_out_is_no_sign_of_too_small_a_rate(al
     start, _, part, metrics = updated(few, quiet.at[3, 4].set(jnp.inf))
     assert metrics["policy/skipped"] == 5 and metrics["policy/accepted"] == 0
     assert getattr(part, adapted) == getattr(start.policy_optimizer, adapted)
+
+
+@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO, jtrust.PPOPenalty])
+def test_the_limits_of_large_rollouts_grow_with_the_root_of_their_steps(kind):
+    small, *large = (kind().settled(n, 64).max_kl for n in (256, 320, 1024, 4096, 16_384))
+    assert small == kind().max_kl and np.all(np.diff([small, *large]) >= 0)
+    assert large[3] == pytest.approx(2 * large[2])  # four times the environments
+    assert kind(max_kl=0.02).settled(4096, 64).max_kl == 0.02
+
+
+def test_a_target_that_is_given_does_not_lie_behind_a_limit_that_is_not():
+    for envs in (64, 320, 512, 4096):
+        settled = jtrust.PPOPenalty(target_kl=0.04).settled(envs, 64)
+        assert settled.target_kl == 0.04 <= settled.max_kl

@@ -96,6 +96,52 @@ def test_what_cannot_be_made_again_is_asked_for(tmp_path, point, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+class Mine(jtrust.Trainer):
+    """A trainer of a user's own; here with nothing of its own."""
+
+
+def test_a_run_goes_on_with_the_trainer_that_it_was_begun_with_and_no_other(tmp_path, point):
+    own = jtrust.make_trainer(point, jtrust.TRPO(), **SMALL)
+    own = Mine(**{f.name: getattr(own, f.name) for f in dataclasses.fields(own)})
+    jtrust.train(own, total_steps=STEPS, run_dir=tmp_path / "r")
+    with pytest.raises(jtrust.BadArgument, match="a trainer of your own, Mine"):
+        jtrust.resume(tmp_path / "r", 2 * STEPS, env=point)
+    for change, name in (
+        (dict(network=jtrust.NetworkConfig(min_std=0.1)), "network"),
+        (dict(num_envs=64), "num_envs"),
+    ):
+        other = dataclasses.replace(own, **change)
+        with pytest.raises(jtrust.BadArgument, match="in the run it is") as caught:
+            jtrust.resume(tmp_path / "r", 2 * STEPS, trainer=other)
+        assert caught.value.name == name
+    with pytest.raises(jtrust.BadArgument, match="the trainer has its own"):
+        jtrust.resume(tmp_path / "r", 2 * STEPS, trainer=own, env=point)
+    changed = dataclasses.replace(own, gae=jtrust.GAE(discount=0.5))
+    jtrust.resume(tmp_path / "r", 2 * STEPS, trainer=changed)
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert config["hyperparameters"]["discount"] == 0.5 and config["trainer"] == "Mine"
+
+
+def test_one_that_is_entered_among_the_algorithms_is_made_again(tmp_path, point, monkeypatch):
+    from jtrust.algorithms import ALGORITHMS
+
+    monkeypatch.setitem(ALGORITHMS, "a2c", A2C)
+    trainer = jtrust.make_trainer(point, A2C(), gae=jtrust.GAE(discount=0.9), **SMALL)
+    jtrust.train(trainer, total_steps=STEPS, run_dir=tmp_path / "r")
+    resumed = jtrust.resume(tmp_path / "r", 2 * STEPS, env=point, devices=1)
+    assert resumed.trainer.algorithm == trainer.algorithm and resumed.trainer.gae.discount == 0.9
+
+
+@pytest.mark.parametrize("call", [
+    lambda point: jtrust.train(point, steps=3),
+    lambda point: jtrust.plan(point, target="cpu", steps=1),
+    lambda point: jtrust.train(trainer_of(point), steps=None),
+])
+def test_a_misspelt_argument_is_told_as_python_does(point, call):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'steps'"):
+        call(point)
+
+
 @pytest.mark.parametrize(("options", "name"), [
     (dict(algorithm=jtrust.TRPO()), "algorithm"), (dict(num_envs=8), "num_envs"),
     (dict(network=jtrust.NetworkConfig()), "network"),

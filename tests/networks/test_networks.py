@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 import jtrust
 from jtrust.distributions import DiagonalGaussian, MultiCategorical, TanhGaussian
-from jtrust.networks import make_policy_network
+from jtrust.networks import make_policy_network, make_value_network
 from jtrust.training.mesh import REPLICATED, per_shard
 from jtrust.trust_region import fisher_operator
 
@@ -202,3 +202,40 @@ def test_actions_are_clipped_or_squashed(squash, kind):
     config = jtrust.NetworkConfig(squash=squash, state_dependent_std=True)
     network, params = init(config)
     assert type(network(params, jnp.zeros(INPUTS))) is kind
+
+
+@pytest.mark.parametrize("custom", [None, OwnValue()], ids=["ours", "custom"])
+def test_without_memory_the_carry_is_empty_and_changes_nothing(custom):
+    network = make_value_network(jtrust.NetworkConfig(), INPUTS, custom)
+    params = network.init(jax.random.key(0), jnp.zeros(INPUTS))
+    x = jax.random.normal(jax.random.key(1), (5, INPUTS))
+    value, carry = network.apply(params, network.initial_carry((5,)), x)
+    assert jax.tree.leaves(carry) == []
+    np.testing.assert_array_equal(value, network(params, x))
+    # Values are linear in what they call their last layer.
+    layer = network.output_layer(params)
+    twice = network.with_output_layer(params, jax.tree.map(lambda w: 2 * w, layer))
+    np.testing.assert_allclose(network(twice, x), 2 * value, rtol=1e-5, atol=1e-6)
+
+
+class Named(OwnGaussian):
+    deviation_parameters = ("log_std",)
+
+
+class Misnamed(OwnGaussian):
+    deviation_parameters = ("sigma",)
+
+
+class Text(OwnGaussian):
+    deviation_parameters = "log_std"
+
+
+def test_a_module_says_which_of_its_parameters_are_a_deviation(point):
+    for module in (OwnGaussian(1), Named(1)):
+        network = make_policy_network(jtrust.NetworkConfig(), 2, jtrust.Box(1), module)
+        mask = network.deviation(network.init(jax.random.key(0), jnp.zeros(2)))
+        assert mask["module"]["params"]["log_std"] and sum(jax.tree.leaves(mask)) == 1
+    for module in (Misnamed(1), Text(1)):
+        with pytest.raises(jtrust.BadArgument, match=r"a tuple of names .*log_std") as caught:
+            jtrust.make_trainer(point, jtrust.PPO(), policy_network=module)
+        assert caught.value.name == "deviation_parameters"

@@ -10,7 +10,7 @@
 | no room for metrics | training stops with one line; the last good checkpoint stays whole |
 | the run's directory lost | training stops with one line |
 | a second process in the same directory | one line that says who holds it |
-| environments that give NaN or infinity | see tests/training/test_loop.py and below |
+| environments that give NaN or infinity | see tests/training/test_iteration.py and below |
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ import jtrust
 from jtrust.runs.arrays import to_arrays
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
-from jtrust.runs.run import restore
+from jtrust.runs.restoring import restore
 
 
 @dataclasses.dataclass
