@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust.algorithms import Batch
+from jtrust.environments.base import select
 from jtrust.networks import RunningStatistics
 from jtrust.training.agent import Agent
 from jtrust.training.batch_statistics import standardize, step_weights, trust
@@ -61,10 +62,12 @@ class Preparation:
                 trajectory.reward, trajectory.termination, whole, AXIS
             )
             worth = self.worth(state, estimates.advantages, weight)
-            statistics = state.observation_statistics
+            environment = self.agent.environment
+            # Once for both networks, which mostly read the same.
+            observation = state.observation_statistics.normalize(trajectory.observation)
             batch = Batch(
-                observation=self.agent.policy_inputs(statistics, trajectory.observation),
-                value_observation=self.agent.value_inputs(statistics, trajectory.observation),
+                observation=select(observation, environment.policy_key),
+                value_observation=select(observation, environment.value_key),
                 action=trajectory.action,
                 advantage=self.standard_advantages(trajectory, estimates.advantages, weight),
                 value_target=self.agent.scaled_targets(state, estimates.targets),

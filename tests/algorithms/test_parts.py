@@ -20,9 +20,18 @@ ALGORITHMS = [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty]
 STEPS, ENVS, SIZE, ACTIONS = 8, 16, 3, 2
 
 
-def linear_policy(params, observation):
-    mean = observation @ params["kernel"]
-    return jtrust.distributions.DiagonalGaussian(mean, params["log_std"]).broadcast()
+class LinearPolicy:
+    """A function of parameters that says which of them are a deviation."""
+
+    def __call__(self, params, observation):
+        mean = observation @ params["kernel"]
+        return jtrust.distributions.DiagonalGaussian(mean, params["log_std"]).broadcast()
+
+    def deviation(self, params):
+        return {"kernel": False, "log_std": True}
+
+
+linear_policy = LinearPolicy()
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import jtrust
 from jtrust.environments import batch
 from jtrust.environments.base import describe
 from jtrust.runs.config import RunConfig
+from jtrust.runs.matching import check_environment
 from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
 
@@ -138,7 +139,9 @@ def test_only_what_is_read_is_gathered_and_nothing_twice():
             seen.append((shapes, made.observation is made.value_observation))  # noqa: B023
             return made.advantage
 
-        program = per_shard(collected_and_prepared, trainer.mesh, STATE_SPEC, REPLICATED)
+        program = per_shard(
+            collected_and_prepared, trainer.mesh, (STATE_SPEC,), REPLICATED
+        )
         jax.eval_shape(program, jax.eval_shape(trainer.init, jax.random.key(0)))
         shapes, shared = seen[0]
         assert set(shapes) == keys and shapes["state"] == (8, 16, 2) and shared == same
@@ -190,7 +193,7 @@ def test_a_run_is_kept_resumed_exactly_and_its_policy_takes_either(tmp_path):
     other = describe(Small(), "small", policy_observation="privileged_state")
     stored = RunConfig.from_json((tmp_path / "run" / "config.json").read_text(), "run")
     with pytest.raises(jtrust.BadArgument, match="observations"):
-        stored.check_environment(other)
+        check_environment(stored, other)
 
 
 @pytest.mark.parametrize(("change", "options", "says"), [
