@@ -12,6 +12,8 @@ import pytest
 
 from jtrust.cli import main
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--num-envs", "16", "--unroll-length", "8", "--devices", "1", "--episode-length", "20"]
 
 

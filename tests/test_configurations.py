@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jtrust
+
+pytestmark = pytest.mark.slow
 
 KINDS = {
     jtrust.TRPO: {"cg_iterations": st.integers(1, 3), "damping": st.sampled_from([0.0, 0.1])},

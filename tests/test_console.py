@@ -11,6 +11,8 @@ import jtrust
 from jtrust import startup
 from jtrust.cli import USAGE, main
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=8, unroll_length=8, total_steps=64, devices=1)
 
 

@@ -20,6 +20,8 @@ from hypothesis.extra import numpy as hnp
 
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian, kl_divergence
 
+pytestmark = pytest.mark.slow
+
 BATCH_SHAPES = [(), (5,), (3, 4)]
 GAUSSIANS = [DiagonalGaussian, TanhGaussian]
 SAMPLES = 100_000

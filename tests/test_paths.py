@@ -13,6 +13,8 @@ from jtrust.profiling import profile
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.compilation_cache import use_compilation_cache
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=8, unroll_length=8, total_steps=64, devices=1)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import jtrust
 
+pytestmark = pytest.mark.slow
+
 PLACE = Path(__file__).resolve().parents[1] / "checkpoints" / "pretrained"
 CARDS = sorted(PLACE.glob("*/card.json"))
 # gymnax has no release for the newest JAX, so the tests of newer Pythons do without.

@@ -46,12 +46,17 @@ def find_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]
     """`devices`: a sequence, how many of those there are, or None for all of them.
 
     Raises:
-      BadArgument: more devices than there are.
+      BadArgument: more devices than there are, or a sequence of none or of anything else.
     """
     check_platform()
     if devices is None:
         return jax.devices()
     if isinstance(devices, Sequence):
+        # Those of a machine that is not here have another class, and a platform too.
+        if not devices or not all(hasattr(device, "platform") for device in devices):
+            raise checks.BadArgument(
+                "devices", devices, "must be some of jax.devices(), or how many of them"
+            )
         return list(devices)
     count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
     return jax.devices()[:count]

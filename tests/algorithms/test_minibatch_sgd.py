@@ -13,6 +13,8 @@ import pytest
 import jtrust
 from jtrust.algorithms.minibatch_sgd import minibatch_epochs, minibatches_for
 
+pytestmark = pytest.mark.slow
+
 # (steps, environments, minibatches): dividing the steps, sharing a factor with them, and neither.
 SIZES = [(8, 4, 4), (8, 8, 1), (6, 8, 4), (5, 4, 2), (12, 16, 8), (1, 8, 4), (16, 1, 4), (7, 6, 3)]
 

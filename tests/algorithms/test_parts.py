@@ -16,6 +16,8 @@ from jtrust.algorithms import Batch
 from jtrust.algorithms.surrogate import Limits
 from jtrust.hyperparameters import hyperparameters
 
+pytestmark = pytest.mark.slow
+
 ALGORITHMS = [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty]
 STEPS, ENVS, SIZE, ACTIONS = 8, 16, 3, 2
 

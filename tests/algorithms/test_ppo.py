@@ -11,6 +11,8 @@ import jtrust
 from jtrust.algorithms import Batch
 from tests.conftest import Point
 
+pytestmark = pytest.mark.slow
+
 
 def test_judging_leaves_a_band_around_the_target():
     algorithm = jtrust.PPO(target_kl=0.02)

@@ -13,6 +13,8 @@ from jtrust.networks.running_statistics import RunningStatistics
 from jtrust.training.batch_statistics import trust
 from jtrust.training.mesh import REPLICATED, SHARDED, make_mesh, per_shard
 
+pytestmark = pytest.mark.slow
+
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 
 

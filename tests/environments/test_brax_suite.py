@@ -9,6 +9,8 @@ import jtrust
 from jtrust.environments import batch, brax_suite
 from jtrust.environments.base import Box
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_brax_environment_is_listed_with_its_backends():
     from brax import envs

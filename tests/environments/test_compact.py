@@ -11,6 +11,8 @@ import jtrust
 from jtrust.environments import batch
 from jtrust.environments.compact import compact
 
+pytestmark = pytest.mark.slow
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

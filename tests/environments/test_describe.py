@@ -11,6 +11,8 @@ import pytest
 import jtrust
 from jtrust.environments import Bins, batch, describe, wrappers
 
+pytestmark = pytest.mark.slow
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,8 @@ from jtrust.runs.matching import check_environment
 from jtrust.training.mesh import REPLICATED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
 
+pytestmark = pytest.mark.slow
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

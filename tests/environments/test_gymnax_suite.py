@@ -8,6 +8,8 @@ import pytest
 import jtrust
 from jtrust.environments import batch, gymnax_suite
 
+pytestmark = pytest.mark.slow
+
 gymnax = pytest.importorskip("gymnax")
 
 

@@ -15,6 +15,8 @@ from jtrust.cli import main
 from jtrust.environments.base import describe
 from jtrust.runs.directory import default_name
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
 TINY = ["--num-envs", "16", "--unroll-length", "8", "--devices", "1"]
 

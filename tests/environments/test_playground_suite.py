@@ -11,6 +11,8 @@ import jtrust
 from jtrust.cli import main
 from jtrust.environments import batch, playground_suite
 
+pytestmark = pytest.mark.slow
+
 registry = pytest.importorskip("mujoco_playground").registry
 
 

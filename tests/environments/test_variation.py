@@ -10,6 +10,8 @@ import pytest
 import jtrust
 from jtrust.environments.base import describe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def winds(point):

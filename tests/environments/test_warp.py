@@ -18,6 +18,8 @@ from jtrust.environments import batch, warp_physics
 from jtrust.environments.compact import compact
 from jtrust.environments.warp_physics import OVERFLOW, check_devices
 
+pytestmark = pytest.mark.slow
+
 # Room for the contacts of eight hoppers; by default there is some for thousands.
 HOPPER = {"naconmax": 8 * 32}
 # What runs a few times only need not be fast, but soon there.

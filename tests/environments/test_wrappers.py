@@ -12,6 +12,8 @@ from jtrust import wrappers
 from jtrust.environments import batch
 from jtrust.environments.base import describe
 
+pytestmark = pytest.mark.slow
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

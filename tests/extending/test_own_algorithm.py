@@ -15,6 +15,8 @@ from jtrust.algorithms.surrogate import Surrogate, policy_metrics
 from jtrust.cli import main
 from jtrust.hyperparameters import hyperparameters
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=32, unroll_length=16, devices=1)
 STEPS = 32 * 16
 

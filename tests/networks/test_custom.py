@@ -13,6 +13,8 @@ import jtrust
 from jtrust.algorithms import Batch
 from jtrust.distributions import Categorical, DiagonalGaussian, MultiCategorical, TanhGaussian
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=16, unroll_length=8, devices=1)
 ALGORITHMS = [
     jtrust.TRPO(), jtrust.TRPO(damping=0.0), jtrust.NPG(), jtrust.PPO(minibatches=4),

@@ -5,6 +5,8 @@ import pytest
 from jtrust.checks import BadArgument
 from jtrust.planning.largest import MOST_PER_DEVICE, Measured, find_largest
 
+pytestmark = pytest.mark.slow
+
 
 def search(memory, usable, *, devices=1, start=64, refuse=lambda n: False):
     tried = []

@@ -15,6 +15,8 @@ from jtrust.cli import main
 from jtrust.planning import processes, work
 from jtrust.planning.plan import Request
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "target", "devices", "fits", "memory_bytes", "device_memory_bytes", "launches",
     "launches_per_step", "collectives", "compile_seconds",

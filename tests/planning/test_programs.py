@@ -13,6 +13,8 @@ from jtrust.planning.compilation import compile_iteration
 from jtrust.planning.launches import count_launches, phase
 from jtrust.planning.targets import devices_of, find_target
 
+pytestmark = pytest.mark.slow
+
 UNROLL = 8
 FAST, PENDULUM, CARTPOLE = "brax/fast", "brax/inverted_pendulum", "playground/CartpoleBalance"
 # (target, environment, algorithm, environments)

@@ -9,6 +9,8 @@ import jtrust
 from jtrust.cli import main
 from jtrust.profiling import profile, to_text
 
+pytestmark = pytest.mark.slow
+
 TINY = dict(num_envs=16, unroll_length=8, devices=1, iterations=1, repeats=2)
 PARTS = {
     "trpo": ["fresh starts", "physics", "policy inference", "advantages", "normalization",

@@ -7,6 +7,8 @@ import pytest
 
 import jtrust
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
 def test_training_makes_no_nan_of_its_own(point, tmp_path, algorithm):

@@ -32,6 +32,8 @@ from jtrust.cli import main
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=16, unroll_length=8, devices=1)
 
 

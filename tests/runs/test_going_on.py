@@ -17,6 +17,8 @@ import jtrust
 from jtrust.cli import main
 from jtrust.runs.checkpoints import CheckpointReader
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=8, unroll_length=8, devices=1)
 PRETRAINED = Path(__file__).parents[2] / "checkpoints" / "pretrained"
 

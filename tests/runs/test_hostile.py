@@ -22,6 +22,8 @@ from jtrust.cli import main
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=16, unroll_length=8, devices=1)
 DEEP = "[" * 100_000 + "]" * 100_000
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\u202e"

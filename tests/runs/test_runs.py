@@ -10,6 +10,8 @@ import pytest
 import jtrust
 from jtrust.runs.checkpoints import CheckpointReader
 
+pytestmark = pytest.mark.slow
+
 CONTRACT_KEYS = {
     "step", "iteration", "time/seconds", "time/steps_per_second", "episode/return",
     "episode/length", "policy/kl", "policy/kl_predicted", "policy/accepted", "policy/step_scale",

@@ -15,6 +15,8 @@ from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter
 from jtrust.runs.directory import RunDirectory
 from jtrust.runs.metrics import JsonLines
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(num_envs=8, unroll_length=8, devices=1)
 FOR_EVER = dict(total_steps=64 * 10**6, checkpoint_every=10**6, **SMALL)
 TESTS = str(Path(__file__).parents[1])

@@ -10,6 +10,8 @@ from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
 from scripts.learning.ablations import ABLATIONS, without
 
+pytestmark = pytest.mark.slow
+
 SIZES = dict(num_envs=16, unroll_length=16, devices=1)
 
 

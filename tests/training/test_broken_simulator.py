@@ -16,6 +16,8 @@ from jtrust.training.mesh import REPLICATED, make_mesh, per_shard
 from jtrust.training.random_keys import environment_keys
 from tests.conftest import Point
 
+pytestmark = pytest.mark.slow
+
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 
 

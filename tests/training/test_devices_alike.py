@@ -12,6 +12,8 @@ import jtrust
 from jtrust.environments import batch, describe
 from tests.conftest import Point
 
+pytestmark = pytest.mark.slow
+
 COUNTS = [1, 2, 3, 4, 6, 8]
 SMALL = jtrust.NetworkConfig(policy_layers=(16,), value_layers=(16,))
 

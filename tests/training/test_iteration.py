@@ -14,6 +14,8 @@ from jtrust.training.estimation import true_next_values
 from jtrust.training.mesh import default_num_envs
 from jtrust.training.rollout import Trajectory
 
+pytestmark = pytest.mark.slow
+
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty(),
               jtrust.PPOPenalty(adaptive=False)]
 COMMON_KEYS = {
@@ -233,6 +235,7 @@ def test_a_nonfinite_update_leaves_policy_and_values_as_they_were(point):
     (dict(num_envs=0), "num_envs"), (dict(num_envs=2.5), "num_envs"),
     (dict(num_envs=12, devices=8), "num_envs"), (dict(unroll_length=-1), "unroll_length"),
     (dict(algorithm="trpo"), "algorithm"), (dict(devices=99), "devices"),
+    (dict(devices=()), "devices"), (dict(devices="cpu"), "devices"),
     (dict(algorithm=jtrust.PPO(minibatches=7)), "minibatches"),
     (dict(algorithm=jtrust.TRPO(value_minibatches=48)), "value_minibatches"),
     (dict(network=(64, 64)), "network"), (dict(env=object()), "env"),

@@ -11,6 +11,8 @@ import jtrust
 from jtrust.environments import describe
 from tests.conftest import Point
 
+pytestmark = pytest.mark.slow
+
 
 class Constant(Point):
     """The same reward at every step; episodes end by their time limit alone, or fail."""

@@ -15,6 +15,8 @@ from jtrust.distributions import DiagonalGaussian
 from tests.conftest import Point
 from tests.doubles import products_rounded_as_on_a_tpu
 
+pytestmark = pytest.mark.slow
+
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
 STD = 0.05
 # A policy that has settled: where a deviation is small, rounding is a large part of a KL.

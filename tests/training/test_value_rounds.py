@@ -14,6 +14,8 @@ from jtrust.networks import make_value_network
 from jtrust.training.batch_statistics import standardize
 from tests.training.test_devices_alike import SMALL, Brief, assert_alike, iterated
 
+pytestmark = pytest.mark.slow
+
 DISCOUNT, STATES = 0.9, 5
 REWARDS = np.asarray([0.0, 1.0, 0.0, -1.0, 2.0])
 

@@ -16,6 +16,8 @@ from jax.flatten_util import ravel_pytree
 from jtrust.distributions import Categorical, DiagonalGaussian, TanhGaussian
 from jtrust.trust_region import fisher_operator, fisher_vector_product, in_state_blocks
 
+pytestmark = pytest.mark.slow
+
 INPUTS, HIDDEN, ACTIONS, STATES = 3, 4, 2, 6
 HEADS = ["shared", "broadcast", "tanh", "by state", "categorical"]
 
