@@ -13,7 +13,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.environments.base import ActionSpace, select
-from jtrust.networks import Network, RunningStatistics
+from jtrust.networks import PolicyNetwork, RunningStatistics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Policy:
       key: which of a dictionary of observations it reads; None where there is one vector.
     """
 
-    network: Network
+    network: PolicyNetwork
     action: ActionSpace
     params: Any
     statistics: RunningStatistics
@@ -94,7 +94,7 @@ class Policy:
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(network: Network, action: ActionSpace) -> tuple[Callable, Callable]:
+def _programs(network: PolicyNetwork, action: ActionSpace) -> tuple[Callable, Callable]:
     def distribution(params: Any, statistics: RunningStatistics, observation: Any) -> Any:
         return network(params, statistics.normalize(observation))
 

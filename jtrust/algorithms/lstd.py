@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jtrust.advantages import gae
-from jtrust.networks import Network
+from jtrust.networks import ValueNetwork
 from jtrust.trust_region import mean_over
 
 # Steps of the rollout from which the matrix is taken; the right-hand side is of all of them.
@@ -21,7 +21,7 @@ _RIDGE = 1e-3
 
 
 def solve_output_layer(
-    network: Network, params: Any, observation: jax.Array,
+    network: ValueNetwork, params: Any, observation: jax.Array,
     final_observation: jax.Array, advantage: jax.Array, termination: jax.Array, ends: jax.Array,
     cut: jax.Array, weight: jax.Array, discount: jax.Array | float, value_lambda: jax.Array | float,
     axis_name: str | None = None,
@@ -87,7 +87,7 @@ def solve_output_layer(
 
 
 def _along_layer(
-    network: Network, params: Any, start: jax.Array, unravel: Callable[[jax.Array], Any]
+    network: ValueNetwork, params: Any, start: jax.Array, unravel: Callable[[jax.Array], Any]
 ) -> Callable[[jax.Array], tuple[Callable, Callable]]:
     """States [..., V] -> (flat change of the layer [H] -> change of the values [B], its transpose).
 

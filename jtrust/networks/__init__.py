@@ -12,21 +12,22 @@ from jtrust.networks.mlp import (
     CategoricalPolicy,
     FeedForward,
     GaussianPolicy,
-    ValueNetwork,
+    Value,
 )
-from jtrust.networks.protocol import Network
+from jtrust.networks.protocol import Network, PolicyNetwork, ValueNetwork
 from jtrust.networks.running_statistics import RunningStatistics, target_scale
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZATIONS", "PRECISIONS", "Network", "NetworkConfig",
-    "RunningStatistics", "make_policy_network", "make_value_network", "target_scale",
+    "PolicyNetwork", "RunningStatistics", "ValueNetwork", "make_policy_network",
+    "make_value_network", "target_scale",
 ]
 
 
 def make_policy_network(
     config: NetworkConfig, inputs: int, action: ActionSpace, custom: nn.Module | None = None,
     on_cpu: bool = False,
-) -> Network:
+) -> PolicyNetwork:
     """The policy network for a space of actions.
 
     Args:
@@ -52,8 +53,8 @@ def make_policy_network(
 
 def make_value_network(
     config: NetworkConfig, inputs: int, custom: nn.Module | None = None, on_cpu: bool = False
-) -> Network:
+) -> ValueNetwork:
     """The value network; arguments and errors as for `make_policy_network`."""
     if custom is not None:
         return custom_value(custom, inputs, config.precision)
-    return FeedForward(ValueNetwork(config, on_cpu), config.precision)
+    return FeedForward(Value(config, on_cpu), config.precision)

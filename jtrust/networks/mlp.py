@@ -161,7 +161,7 @@ class BinsPolicy(nn.Module):
         return MultiCategorical(logits.reshape(*logits.shape[:-1], self.action_size, self.bins))
 
 
-class ValueNetwork(nn.Module):
+class Value(nn.Module):
     """Normalised observation [..., O] -> value on the targets' running scale, [...]."""
 
     config: NetworkConfig

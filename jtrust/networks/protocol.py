@@ -1,4 +1,4 @@
-"""What a network is to everything else: `Network`, and what all without memory have in common."""
+"""What a network is to everything else, and what all without memory have in common."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Carry = Any
 class Network(Protocol):
     """A function of parameters that takes up new running statistics without changing.
 
-    Trainers, algorithms and policies know no more of a network than this. A policy network gives
-    distributions (`jtrust.distributions`), a value network values [...] on the targets' scale.
+    Trainers, algorithms and policies know no more of a network than this and what `PolicyNetwork`
+    and `ValueNetwork` add.
 
     Attributes:
       precision: of all its products of matrices, one of `jtrust.networks.config.PRECISIONS`.
@@ -46,25 +46,33 @@ class Network(Protocol):
         normalised by `old`, both `RunningStatistics` of [O]."""
         ...
 
+    def with_precision(self, precision: str) -> Self:
+        """The same function, computed otherwise."""
+        ...
+
+
+class PolicyNetwork(Network, Protocol):
+    """Gives distributions over actions (`jtrust.distributions`)."""
+
+    def deviation(self, params: Params) -> Params:
+        """Like `params`, bool: which are the standard deviation in all states at once."""
+        ...
+
+
+class ValueNetwork(Network, Protocol):
+    """Gives values [...] on the targets' scale."""
+
     def fold_output(self, params: Params, old: Any, new: Any) -> Params:
         """Parameters whose values on the scale of `new` are those of `params` on that of `old`,
-        both `RunningStatistics` of a scalar; of value networks alone."""
+        both `RunningStatistics` of a scalar."""
         ...
 
     def output_layer(self, params: Params) -> Any:
-        """The parameters in which values are linear, given all others; of value networks alone."""
+        """The parameters in which values are linear, given all others."""
         ...
 
     def with_output_layer(self, params: Params, layer: Any) -> Params:
         """`params` with other ones in their place."""
-        ...
-
-    def deviation(self, params: Params) -> Params:
-        """Like `params`, bool: which are a policy's standard deviation in all states at once."""
-        ...
-
-    def with_precision(self, precision: str) -> Network:
-        """The same function, computed otherwise."""
         ...
 
 
@@ -101,22 +109,6 @@ class Memoryless:
 
     def with_precision(self, precision: str) -> Self:
         return dataclasses.replace(self, precision=precision)
-
-    def fold_output(self, params: Params, old: Any, new: Any) -> Params:
-        """Of value networks alone."""
-        raise NotImplementedError
-
-    def output_layer(self, params: Params) -> Any:
-        """Of value networks alone."""
-        raise NotImplementedError
-
-    def with_output_layer(self, params: Params, layer: Any) -> Params:
-        """Of value networks alone."""
-        raise NotImplementedError
-
-    def deviation(self, params: Params) -> Params:
-        """Of policy networks alone."""
-        raise NotImplementedError
 
     def _init(self, key: jax.Array, x: jax.Array) -> Params:
         raise NotImplementedError

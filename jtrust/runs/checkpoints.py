@@ -15,8 +15,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jtrust.runs.arrays import checksum, from_arrays, to_arrays
@@ -50,11 +48,6 @@ class CheckpointWriter:
         self._identity = _identity(self.directory)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future | None = None
-        self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
-
-    def copy(self, state: Any) -> Any:
-        """A copy on the device, made as soon as it gets to it: the state may be donated."""
-        return self._copy(state)
 
     def save(self, step: int, state: Any) -> None:
         """Starts to write `state`, which nobody may donate; returns at once unless the checkpoint

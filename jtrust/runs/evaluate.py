@@ -19,7 +19,7 @@ from jtrust.environments.base import select
 from jtrust.environments.compact import compact
 from jtrust.environments.same import same_environment
 from jtrust.environments.warp_physics import MORE_ROOM
-from jtrust.networks import Network, RunningStatistics, make_policy_network
+from jtrust.networks import PolicyNetwork, RunningStatistics, make_policy_network
 from jtrust.paths import user_path
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
@@ -160,7 +160,7 @@ def run_episodes(
 
 
 @functools.lru_cache(maxsize=8)
-def _acting(network: Network, key: str | None, stochastic: bool) -> Callable:
+def _acting(network: PolicyNetwork, key: str | None, stochastic: bool) -> Callable:
     """(parameters and statistics, observations, keys [N]) -> actions on the policy's scale."""
 
     def act(params, observation, keys):

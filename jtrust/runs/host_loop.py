@@ -21,6 +21,12 @@ from jtrust.training import Trainer, TrainState
 _AHEAD = 2
 
 
+@jax.jit
+def copied(tree: Any) -> Any:
+    """A copy on the device, made as soon as it gets to it: what is copied may be donated then."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def trace_iteration(trainer: Trainer, state: TrainState) -> jax.stages.Lowered | _Uncompiled:
     """The program of an iteration, to be compiled; what it is given, it overwrites."""
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -71,7 +77,6 @@ class HostLoop:
         self._trainer, self._iterate, self._sinks = trainer, iterate, sinks
         self._clock, self._stop = clock, stop
         self._stopped = False
-        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
     def run(self, state: TrainState, done: int, total: int) -> TrainState:
         """The state after iteration `total`, or an earlier one where the run was stopped.
@@ -101,10 +106,10 @@ class HostLoop:
         states = [sink.wants_state(iteration) for sink in self._sinks]
         policies = [sink.wants_policy(iteration) for sink in self._sinks]
         if any(states):
-            state = self._copy(state)
+            state = copied(state)
             return state, _acting(state)
         if any(policies):
-            return None, self._copy(_acting(state))
+            return None, copied(_acting(state))
         return None, None
 
     def _tell(self, iteration: int, metrics: Any, state: TrainState | None, acting: Any) -> dict:

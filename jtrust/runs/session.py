@@ -14,7 +14,7 @@ from jtrust import checks
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
-from jtrust.runs.host_loop import Clock, HostLoop, trace_iteration
+from jtrust.runs.host_loop import Clock, HostLoop, copied, trace_iteration
 from jtrust.runs.metrics import open_writers
 from jtrust.runs.progress import Progress, Shown, Silent
 from jtrust.runs.restoring import restore
@@ -79,7 +79,7 @@ class Session:
                 helper = self.stack.enter_context(ThreadPoolExecutor(1))
                 first = CheckpointWriter(self.directory.path)
                 begun = helper.submit(
-                    _write_first, first, first.copy(state), self.directory, self.config
+                    _write_first, first, copied(state), self.directory, self.config
                 )
             iterate = program.compile()
         writers: list[Sink] = []

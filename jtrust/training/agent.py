@@ -9,7 +9,7 @@ import jax
 
 from jtrust.environments import Environment
 from jtrust.environments.base import select
-from jtrust.networks import Network, RunningStatistics, target_scale
+from jtrust.networks import PolicyNetwork, RunningStatistics, ValueNetwork, target_scale
 from jtrust.training.state import TrainState
 
 
@@ -24,8 +24,8 @@ class Agent:
     """
 
     environment: Environment
-    policy_network: Network
-    value_network: Network
+    policy_network: PolicyNetwork
+    value_network: ValueNetwork
 
     def policy(self, params: Any, statistics: RunningStatistics, observation: Any) -> Any:
         """The distribution over actions at raw observations [..., O], or a dictionary of them."""

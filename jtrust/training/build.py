@@ -91,8 +91,11 @@ def make_trainer(
     environment = compact(with_action_bins(environment, action_bins))
     algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")
     network = _instance("network", network or NetworkConfig(), NetworkConfig)
-    gae = _instance("gae", gae or algorithm.gae(), GAE)
-    value_fit = _instance("value_fit", value_fit or algorithm.value_fit(), ValueFit)
+    gae = algorithm.gae() if gae is None else _instance("gae", gae, GAE)
+    value_fit = (
+        algorithm.value_fit() if value_fit is None
+        else _instance("value_fit", value_fit, ValueFit)
+    )
     if num_envs is None:
         num_envs = default_num_envs(find_devices(devices))
     num_envs = checks.whole_number("num_envs", num_envs, maximum=2**24, example=64)

@@ -19,9 +19,10 @@ from jtrust.environments import Environment
 from jtrust.environments.base import select
 from jtrust.environments.batch import not_begun, variations
 from jtrust.networks import (
-    Network,
     NetworkConfig,
+    PolicyNetwork,
     RunningStatistics,
+    ValueNetwork,
     make_policy_network,
     make_value_network,
 )
@@ -83,7 +84,7 @@ class Trainer:
         return Agent(self.environment, self.policy_network, self.value_network)
 
     @functools.cached_property
-    def policy_network(self) -> Network:
+    def policy_network(self) -> PolicyNetwork:
         """Normalised observations -> distributions over actions."""
         environment = self.environment
         return make_policy_network(
@@ -92,7 +93,7 @@ class Trainer:
         )
 
     @functools.cached_property
-    def value_network(self) -> Network:
+    def value_network(self) -> ValueNetwork:
         """Normalised observations -> values on the targets' scale."""
         environment = self.environment
         return make_value_network(

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# This folder itself must not be looked in: its profile.py is named like a standard module.
+# From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from scripts.benchmarks.installed import described
 

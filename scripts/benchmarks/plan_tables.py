@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# This folder itself must not be looked in: its profile.py is named like a standard module.
+# From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(ROOT)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# This folder itself must not be looked in: its profile.py is named like a standard module.
+# From here, wherever this is called: modules of scripts/ are found by their whole names.
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 from scripts.benchmarks.installed import versions

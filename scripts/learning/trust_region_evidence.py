@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
-# This folder itself must not be looked in: its profile.py is named like a standard module.
+# From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import jtrust
 from jtrust.algorithms.batch import Batch
