@@ -15,7 +15,15 @@ from jtrust.algorithms import Batch
 from jtrust.algorithms.surrogate import Surrogate
 from jtrust.profiling.probes import replay
 from jtrust.training import Trainer, TrainState
-from jtrust.training.mesh import AXIS, REPLICATED, SHARDED, STATE_SPEC, is_cpu, per_shard
+from jtrust.training.mesh import (
+    AXIS,
+    REPLICATED,
+    SHARDED,
+    STATE_SPEC,
+    compiler_options,
+    is_cpu,
+    per_shard,
+)
 from jtrust.training.random_keys import ACTIONS, environment_keys
 from jtrust.training.rollout import in_blocks
 
@@ -60,7 +68,10 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     """The parts of the iteration that starts at `state`, behind the whole of it."""
 
     def shard(function: Callable, in_specs: Any, out_specs: Any, *args: Any) -> Callable[[], Any]:
-        program = jax.jit(per_shard(function, trainer.mesh, in_specs, out_specs))
+        program = jax.jit(
+            per_shard(function, trainer.mesh, in_specs, out_specs),
+            compiler_options=compiler_options(trainer.mesh),
+        )
         return lambda: program(*args)
 
     def keys(state):

@@ -29,7 +29,7 @@ from jtrust.profiling.phases import (
 )
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.build import TrainerOptions, check_names
-from jtrust.training.mesh import is_cpu
+from jtrust.training.mesh import compiler_options, is_cpu
 
 REST_OF_ROLLOUT, REST = "rollout: what is left", "everything else"
 
@@ -200,7 +200,8 @@ def _memory(trainer: Trainer, state: TrainState, parts: list[Part]) -> dict[str,
         "networks and optimisers": _bytes(networks),
         "rollout": _bytes(jax.eval_shape(rollout.run)[1]),
     }
-    analysis = jax.jit(trainer.iterate).lower(state).compile().memory_analysis()
+    program = jax.jit(trainer.iterate, compiler_options=compiler_options(trainer.mesh))
+    analysis = program.lower(state).compile().memory_analysis()
     if analysis is not None:
         found["scratch space of the program"] = analysis.temp_size_in_bytes
     on_device = trainer.mesh.devices.flat[0].memory_stats()

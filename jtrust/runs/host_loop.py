@@ -16,6 +16,7 @@ from jtrust.runs.metrics import to_row
 from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import IterationInfo, Sink
 from jtrust.training import Trainer, TrainState
+from jtrust.training.mesh import compiler_options
 
 # Iterations dispatched before the metrics of the oldest are read: the device always has the next.
 _AHEAD = 2
@@ -31,7 +32,9 @@ def trace_iteration(trainer: Trainer, state: TrainState) -> jax.stages.Lowered |
     """The program of an iteration, to be compiled; what it is given, it overwrites."""
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _Uncompiled(trainer.iterate)
-    return jax.jit(trainer.iterate, donate_argnums=0).lower(state)
+    return jax.jit(
+        trainer.iterate, donate_argnums=0, compiler_options=compiler_options(trainer.mesh)
+    ).lower(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +48,25 @@ class _Uncompiled:
 
 
 class Clock:
-    """Seconds since the start, and the rate between two readings."""
+    """Seconds since the start, and the rate over the last readings.
+
+    Metrics are read behind the device, several in a row where the host was busy (a checkpoint) or
+    the run ends: between two of them hardly any time passes, so the rate is over `_READINGS`. The
+    first reading, which holds compilation, is in the rate of the first iteration alone.
+    """
+
+    _READINGS = 8
 
     def __init__(self, steps: int):
         self._steps, self._start = steps, time.perf_counter()
-        self._last = self._start
+        self._last: collections.deque[float] = collections.deque(maxlen=self._READINGS)
 
     def read(self) -> dict[str, float]:
         """{"time/seconds", "time/steps_per_second"}."""
         now = time.perf_counter()
-        rate = self._steps / max(now - self._last, 1e-9)
-        self._last = now
+        since, count = (self._last[0], len(self._last)) if self._last else (self._start, 1)
+        self._last.append(now)
+        rate = count * self._steps / max(now - since, 1e-9)
         return {"time/seconds": now - self._start, "time/steps_per_second": rate}
 
 

@@ -24,6 +24,7 @@ from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import Rows, Sink, Watch
 from jtrust.startup import collector_paused
 from jtrust.training import Trainer, TrainState
+from jtrust.training.mesh import doubtful_flags
 
 MakeProgress = Callable[[RunConfig, float], Progress]
 
@@ -127,6 +128,8 @@ class Session:
         """Iterates from `done` to the end, or until somebody stops it."""
         rows = Rows()
         note = self.progress.note
+        if doubt := doubtful_flags(self.trainer.mesh):
+            note(f"warning: {doubt}")
         sinks = [rows, *writers, Shown(self.progress), Watch(self.config.env, note)]
         if self.directory is not None:
             writer = CheckpointWriter(self.directory.path, self.config.keep_checkpoints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,36 @@ def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh
             "num_envs", num_envs, f"must be a multiple of the number of devices, {len(devices)}"
         )
     return Mesh(np.asarray(devices), (AXIS,))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int]:
+    """For `jax.jit` of an iteration on these devices: what XLA's own defaults would not do.
+
+    On a GPU XLA times candidates for each product of matrices and keeps the fastest. What wins
+    differs from process to process, and with it the order of sums: the same seed gave another run,
+    and a resumed run was not the unbroken one (H200, jax 0.11.2). Without it both are the same to
+    the bit, and an iteration compiled in 39 s instead of 311 (docs/performance.md). A user's own
+    `--xla_gpu_autotune_level` in XLA_FLAGS is left as it is.
+    """
+    if mesh.devices.flat[0].platform != "gpu" or "xla_gpu_autotune_level" in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        return {}
+    return {"xla_gpu_autotune_level": 0}
+
+
+def doubtful_flags(mesh: Mesh) -> str | None:
+    """One line about flags for XLA under which results came out wrong; None without them."""
+    flag = "--xla_gpu_deterministic_ops"
+    given = [f for f in os.environ.get("XLA_FLAGS", "").split() if f.partition("=")[0] == flag]
+    if mesh.devices.flat[0].platform != "gpu" or not given or given[-1].lower().endswith(
+        ("=false", "=0")
+    ):
+        return None
+    return (
+        f"XLA_FLAGS has {flag}, with which physics came out wrong (jax 0.11.2, H200); a run "
+        "repeats to the bit without it"
+    )
 
 
 def is_cpu(mesh: Mesh) -> bool:

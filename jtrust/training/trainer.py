@@ -31,7 +31,14 @@ from jtrust.training.agent import Agent
 from jtrust.training.collection import Collection
 from jtrust.training.estimation import Estimation
 from jtrust.training.iteration import Iteration
-from jtrust.training.mesh import REPLICATED, STATE_SPEC, environment_index, is_cpu, per_shard
+from jtrust.training.mesh import (
+    REPLICATED,
+    STATE_SPEC,
+    compiler_options,
+    environment_index,
+    is_cpu,
+    per_shard,
+)
 from jtrust.training.policy_evaluation import PolicyEvaluation
 from jtrust.training.preparation import Preparation
 from jtrust.training.signal import RewardsSeen
@@ -153,16 +160,19 @@ class Trainer:
         """The state before the first iteration, placed on the mesh; `key` is consumed."""
         checks.random_key("key", key)
         if isinstance(key, jax.core.Tracer):
-            return self._init.__wrapped__(key)  # options are for the outermost program alone
+            return self._init.__wrapped__(key)
         return self._init(key)
 
     def iterate(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         """One iteration: (next state, metrics, [] each)."""
+        if isinstance(state.iteration, jax.core.Tracer):
+            return self._iterate.__wrapped__(state)
         state, metrics = self._iterate(state)
         self._wait_for_earlier(metrics["policy/kl"])
         return state, metrics
 
-    # Compiled where they are called as they are; inside a `jit`, `scan` or `vmap` just a function.
+    # Compiled where they are called as they are; inside a `jit`, `scan` or `vmap` just functions,
+    # since options are for the outermost program alone.
 
     @functools.cached_property
     def _init(self):
@@ -176,9 +186,10 @@ class Trainer:
 
     @functools.cached_property
     def _iterate(self):
-        return jax.jit(per_shard(
-            self.iteration, self.mesh, (STATE_SPEC,), (STATE_SPEC, REPLICATED)
-        ))
+        return jax.jit(
+            per_shard(self.iteration, self.mesh, (STATE_SPEC,), (STATE_SPEC, REPLICATED)),
+            compiler_options=compiler_options(self.mesh),
+        )
 
     def _init_shard(self, key: jax.Array) -> TrainState:
         run_key, policy_key, value_key, variation_key = jax.random.split(key, 4)

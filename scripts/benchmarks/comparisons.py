@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 import jtrust
 from jtrust.networks import NetworkConfig, make_policy_network
+from jtrust.training.mesh import compiler_options
 from scripts.benchmarks import brax_ppo
 from scripts.benchmarks.timing import Row, in_turn, ratios
 
@@ -52,7 +53,9 @@ def _steady(name: str, backend: str, envs: int, repeats: int) -> Row:
     from brax import envs as brax_envs  # behind jtrust's, which keeps its notices quiet
 
     per_epoch = max(131_072 // trainer.steps_per_iteration, 1)
-    iterate = jax.jit(trainer.iterate, donate_argnums=0)
+    iterate = jax.jit(
+        trainer.iterate, donate_argnums=0, compiler_options=compiler_options(trainer.mesh)
+    )
     state, _ = iterate(trainer.init(jax.random.key(0)))
     box = [jax.block_until_ready(state)]
     ours: list[float] = []

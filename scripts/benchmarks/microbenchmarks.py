@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,9 @@ import jtrust
 from jtrust.algorithms.surrogate import Surrogate
 from jtrust.algorithms.trees import tree_dot
 from jtrust.networks import NetworkConfig, make_policy_network
-from jtrust.training.mesh import SHARDED, STATE_SPEC, per_shard
+from jtrust.profiling.probes import act_at_random
+from jtrust.training.mesh import SHARDED, STATE_SPEC, compiler_options, per_shard
+from jtrust.training.random_keys import environment_keys
 from scripts.benchmarks.timing import Row, in_turn, ratios
 
 TASKS = (
@@ -27,6 +31,11 @@ GPU_TASKS = tuple(
 )
 
 
+def _at_random(trainer: jtrust.Trainer, state: Any) -> Any:
+    keys = environment_keys(state, trainer.collection.envs_per_device)
+    return act_at_random(trainer, state, keys)
+
+
 def limit(gpu: bool, repeats: int) -> Iterator[Row]:
     """Training rate over the rate of random actions in the same environments, in turn."""
     for name, backend, envs in GPU_TASKS if gpu else TASKS:
@@ -37,7 +46,7 @@ def limit(gpu: bool, repeats: int) -> Iterator[Row]:
         ]
         first = trainers[0]
         random = jax.jit(per_shard(
-            lambda s, t=first: t.act_at_random(s, t.environment_keys(s)),
+            functools.partial(_at_random, first),
             first.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
         ))
         programs = {t.algorithm.name: _Training(t) for t in trainers}
@@ -64,7 +73,7 @@ def states(gpu: bool, repeats: int) -> Iterator[Row]:
         ))):
             state = t.init(jax.random.key(0))
             lowered = jax.jit(per_shard(
-                lambda s, t=t: t.act_at_random(s, t.environment_keys(s)),
+                functools.partial(_at_random, t),
                 t.mesh, (STATE_SPEC,), (SHARDED, SHARDED),
             )).lower(state)
             begun = time.perf_counter()
@@ -96,7 +105,11 @@ def seeds(gpu: bool, repeats: int) -> Iterator[Row]:
             jtrust.make_env(name, backend=backend), jtrust.TRPO(), num_envs=envs, devices=1
         )
         keys = jax.random.split(jax.random.key(0), SEEDS)
-        one, every = jax.jit(trainer.iterate), jax.jit(jax.vmap(trainer.iterate))
+        options = compiler_options(trainer.mesh)
+        one, every = (
+            jax.jit(f, compiler_options=options)
+            for f in (trainer.iterate, jax.vmap(trainer.iterate))
+        )
         states = {
             "apart": [trainer.init(key) for key in keys],
             "together": jax.vmap(trainer.init)(keys),
@@ -123,7 +136,9 @@ class _Training:
     """One more iteration with each call."""
 
     def __init__(self, trainer: jtrust.Trainer):
-        self._iterate = jax.jit(trainer.iterate)
+        self._iterate = jax.jit(
+            trainer.iterate, compiler_options=compiler_options(trainer.mesh)
+        )
         self.state = trainer.init(jax.random.key(0))
 
     def __call__(self) -> dict[str, jax.Array]:

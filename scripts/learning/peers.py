@@ -73,6 +73,8 @@ def brax_ppo(
         # The untrained policy is there from the start.
         found["seconds"].append(round(float(seconds), 2) if step else 0.0)
         found["return"].append(float(f"{float(metrics['eval/episode_reward']):.5g}"))
+        if step:
+            keep({"evaluations": found})
         due = most_seconds - seconds
         if due <= 0:
             end()

@@ -10,9 +10,11 @@ run alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,19 @@ import numpy as np
 import jtrust
 from jtrust.runs.metrics import to_row
 from jtrust.training import evaluate_policy
+from jtrust.training.mesh import compiler_options
 from scripts.learning import worker
 from scripts.learning.suite import Task, parse_arm, shortened
 
 
 def run(
-    task: Task, algorithm: str, settings: dict[str, Any], seeds: range
+    task: Task, algorithm: str, settings: dict[str, Any], seeds: range,
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict[str, dict[str, Any]]:
-    """Trains every seed to the task's steps, evaluating all of them at ten points and before."""
+    """Trains every seed to the task's steps, evaluating all of them at ten points and before.
+
+    What there is after an evaluation is given to `keep`, for who ends this process.
+    """
     arm = worker.configure(task, algorithm, settings)
     environment = jtrust.make_env(task.env, **task.make)
     trainer = arm.trainer(environment, devices=1)
@@ -38,7 +45,7 @@ def run(
     between = max(iterations // worker.EVALUATIONS, 1)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(trainer.mesh))
     def train(states):
         return jax.lax.scan(
             lambda states, _: jax.vmap(trainer.iterate)(states), states, length=between
@@ -75,6 +82,14 @@ def run(
         found["return"].append(np.asarray(
             evaluate((states.policy, states.observation_statistics), jnp.asarray(seeds))
         ))
+        if done:
+            keep(_by_seed(seeds, rows, found))
+    return _by_seed(seeds, rows, found)
+
+
+def _by_seed(
+    seeds: range, rows: list[dict[str, Any]], found: dict[str, list]
+) -> dict[str, dict[str, Any]]:
     return {
         str(seed): {
             "train": worker.thinned([_of_seed(row, i) for row in rows]),
@@ -93,10 +108,15 @@ def main() -> None:
     name, arm, first, count, share, out = sys.argv[1:]
     algorithm, settings = parse_arm(arm)
     seeds = range(int(first), int(first) + int(count))
-    found = run(shortened(name, float(share)), algorithm, settings, seeds)
-    Path(out).write_text(json.dumps(
-        {seed: one | worker.accelerator() for seed, one in found.items()}
-    ))
+
+    def keep(found: dict) -> None:
+        partial = Path(out).with_suffix(".partial")
+        partial.write_text(json.dumps(
+            {seed: one | worker.accelerator() for seed, one in found.items()}
+        ))
+        partial.rename(out)
+
+    keep(run(shortened(name, float(share)), algorithm, settings, seeds, keep))
 
 
 if __name__ == "__main__":
