@@ -69,6 +69,10 @@ class _Forgiving:
         except self._lost:
             self._silence()
 
+    def lead_to(self, stream: Any) -> None:
+        """Writes to another stream from now on."""
+        self._stream = stream
+
     def _silence(self) -> None:
         """Leads everything that follows nowhere, what libraries write themselves included."""
         with contextlib.suppress(OSError, ValueError):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from jtrust import checks, console
+from jtrust.hosts import aborts
+from jtrust.hosts.connecting import current
+from jtrust.hosts.group import ToldElsewhere
 
 COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "envs")
 
@@ -42,30 +46,60 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _answer(args: list[str]) -> int:
-    """The status of a command, its failures told."""
+    """The status of a command, its failures told; of several processes, once they are parted."""
+    status, in_order = 1, False
+    try:
+        status, in_order = _status(args)
+    finally:
+        if (connection := current()) is not None:
+            connection.leave(status, in_order)
+    return status
+
+
+def _status(args: list[str]) -> tuple[int, bool]:
+    """The status of a command, and whether it came to its end; its failures told."""
     try:
         if not args or args[0] in ("-h", "--help", "help"):
             print(USAGE, end="", file=sys.stdout if args else sys.stderr)
-            return 0 if args else 2
+            return (0, True) if args else (2, False)
         if args[0] == "--version":
             from jtrust.version import __version__
 
             print(f"jtrust {__version__}")
-            return 0
+            return 0, True
         checks.one_of("COMMAND", args[0], COMMANDS)
         from jtrust.runs.platforms import without_absent_accelerators
 
         without_absent_accelerators()
-        return importlib.import_module(f"jtrust.cli.{args[0]}").run(args[1:])
+        return importlib.import_module(f"jtrust.cli.{args[0]}").run(args[1:]), True
     except checks.BadArgument as error:
-        return _fail(error.as_option(), 2)
+        return _fail(error.as_option(), 2), False
     except (OSError, checks.TrainingFailed) as error:
-        return _fail(str(error), 1)
+        return _fail(_of_others(error) or str(error), 1), False
     except KeyboardInterrupt:
-        return 130
+        return 130, False
+    except ToldElsewhere as error:
+        return error.status, False
+    except Exception as error:
+        if (said := _of_others(error)) is not None:
+            return _fail(said, 1), False
+        if current() is None:
+            raise
+        traceback.print_exc()  # this process is about to leave by itself
+        return 1, False
+
+
+def _of_others(error: Exception) -> str | None:
+    """One line where an error is what remains of another process of the run."""
+    connection = current()
+    if connection is None or not aborts.tells_of_a_death(error):
+        return None
+    return aborts.gone(connection.place)
 
 
 def _fail(text: str, status: int) -> int:
+    if (connection := current()) is not None:
+        connection.place.told = True
     print(f"jtrust: {checks.printable(text)}", file=sys.stderr)
     return status
 

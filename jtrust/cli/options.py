@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jtrust import checks
+from jtrust.hosts.connecting import ClusterOptions
 
 # What only `--env-option` gives, of what every environment takes.
 _ENV_OPTIONS_ALONE = ("policy_observation", "value_observation")
@@ -81,6 +82,9 @@ class HereOptions(EnvironmentOptions):
     """How many devices to use; by default all, and on a CPU one per core."""
     compilation_cache: str | None = None
     """Directory for compiled programs, or none; by default the user's cache directory."""
+    cluster: Annotated[ClusterOptions, OmitArgPrefixes] = dataclasses.field(
+        default_factory=ClusterOptions
+    )
 
     def prepare(self) -> Any:
         """Sets JAX up as the options ask, and makes the environment."""
@@ -89,8 +93,9 @@ class HereOptions(EnvironmentOptions):
         from jtrust.runs.cpu_devices import use_all_cores
         from jtrust.startup import collector_paused
 
+        connection = self.cluster.connect()
         use_compilation_cache(self.compilation_cache)
-        use_all_cores(self.num_envs, self.devices)
+        use_all_cores(self.num_envs, self.devices, connection.count if connection else 1)
         given = self.of_environment()
         with collector_paused(), self.told_as_options():
             return make_env(self.env, **given)

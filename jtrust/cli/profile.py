@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from jtrust.cli.options import HereOptions
 from jtrust.cli.parsing import parse_training
+from jtrust.hosts.connecting import current
 from jtrust.paths import user_path
 
 
@@ -44,5 +45,7 @@ def run(args: Sequence[str]) -> int:
         action_bins=options.action_bins, seed=options.seed, iterations=options.iterations,
         repeats=options.repeats,
     )
+    if (connection := current()) is not None and not connection.first:
+        return 0
     print(json.dumps(dataclasses.asdict(found)) if options.json else to_text(found))
     return 0

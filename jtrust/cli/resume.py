@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from jtrust import checks
 from jtrust.cli.parsing import parse
 from jtrust.cli.train import finish
+from jtrust.hosts.connecting import ClusterOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,9 @@ class ResumeOptions:
     """Call the MODULE:CALLABLE that the run names, though your own jtrust did not begin it."""
     compilation_cache: str | None = None
     """Directory for compiled programs, or none; by default the user's cache directory."""
+    cluster: Annotated[ClusterOptions, OmitArgPrefixes] = dataclasses.field(
+        default_factory=ClusterOptions
+    )
 
     def __post_init__(self):
         for name in ("tensorboard", "wandb"):
@@ -56,9 +60,12 @@ def run(args: Sequence[str]) -> int:
     from jtrust.runs.progress import make_progress
 
     options = parse(ResumeOptions, "resume", args)
+    connection = options.cluster.connect()
     use_compilation_cache(options.compilation_cache)
     config = RunDirectory.open(options.run_dir)[1]
-    use_all_cores(config.num_envs, options.devices or config.devices)
+    use_all_cores(
+        config.num_envs, options.devices or config.devices, connection.count if connection else 1
+    )
     return finish(resume(
         options.run_dir, options.steps, devices=options.devices,
         keep_checkpoints=options.keep_checkpoints, tensorboard=options.wanted("tensorboard"),

@@ -56,8 +56,11 @@ def finish(result: Any) -> int:
     """Tells what a run came to; its exit status."""
     import numpy as np
 
+    from jtrust.hosts.group import Hosts
     from jtrust.runs.signals import exit_status
 
+    if not Hosts.of(result.trainer.mesh).first:
+        return 0 if result.stopped_by is None else exit_status(result.stopped_by)
     metrics = result.metrics
     if metrics:
         step, seconds = int(metrics["step"][-1]), metrics["time/seconds"][-1]

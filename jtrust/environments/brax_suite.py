@@ -16,6 +16,7 @@ import numpy as np
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
 from jtrust.environments.extras import no_mujoco_log, refuse_hidden_warp
+from jtrust.environments.mjx_devices import use_local_devices
 from jtrust.environments.randomization import Randomized, Randomizer
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -73,6 +74,7 @@ def make(
         checks.one_of("backend", backend, backends(name), f"backend of brax/{name}")
         given["backend"] = backend
     _mend_fluid()
+    use_local_devices()
     try:
         with warnings.catch_warnings(), no_mujoco_log(), _no_copies():
             # Each System that is made warns that Brax's own physics is no longer developed.

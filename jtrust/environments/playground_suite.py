@@ -11,6 +11,7 @@ from typing import Any
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, split_options
 from jtrust.environments.extras import import_extra, no_mujoco_log, refuse_hidden_warp
+from jtrust.environments.mjx_devices import use_local_devices
 from jtrust.environments.randomization import Randomized, Randomizer
 from jtrust.environments.tracing import said
 
@@ -82,6 +83,7 @@ def make(
             "episode_length", common["episode_length"], example=1000
         )
     label = f"playground/{name}"
+    use_local_devices()
     try:
         with contextlib.redirect_stdout(io.StringIO()), no_mujoco_log():
             env = registry.load(name, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -16,6 +17,7 @@ import jax
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
+from jtrust.hosts.group import Hosts
 from jtrust.paths import user_path
 from jtrust.profiling.flops import count_flops, measured_peak
 from jtrust.profiling.phases import (
@@ -65,7 +67,7 @@ class Profile:
       flops_per_second: what training achieves.
       peak_flops_per_second: what the devices achieve on a product of matrices.
       memory: bytes, by what holds them.
-      trace_dir: where the trace is.
+      trace_dir: where the trace is; of several processes that of the first, in `host0` there.
       perfetto_file: the trace in the form that Perfetto opens.
       traced_steps: steps of each environment in a traced iteration.
     """
@@ -119,14 +121,16 @@ def profile(
     iterations = checks.whole_number("iterations", iterations, maximum=10_000, example=5)
     repeats = checks.whole_number("repeats", repeats, maximum=1000, example=7)
     seed = checks.whole_number("seed", seed, minimum=0)
-    trace_path = _make_directory(trace_dir)
     trainer = make_trainer(env, TRPO() if algorithm is None else algorithm, **options)
+    hosts = Hosts.of(trainer.mesh)
+    trace_path = Path(hosts.agreed("trace", lambda: str(_make_directory(trace_dir, hosts.several))))
+    hosts.meet(trainer.mesh)
     state, _ = trainer.iterate(trainer.init(jax.random.key(seed)))
     state, seconds = _train(trainer, jax.block_until_ready(state), iterations)
     parts = make_parts(trainer, state)
     medians = _time_in_turn({part.name: part.run for part in parts}, repeats)
     memory = _memory(trainer, state, parts)
-    perfetto_file, traced_steps = _trace(trainer, state, parts, trace_path)
+    perfetto_file, traced_steps = _trace(trainer, state, parts, trace_path, hosts)
     steps = trainer.steps_per_iteration
     flops = count_flops(trainer.iterate, state)
     used = list(trainer.mesh.devices.flat)
@@ -143,7 +147,10 @@ def profile(
         random_steps_per_second=steps / medians[PHYSICS],
         flops=flops,
         flops_per_second=flops * iterations / seconds,
-        peak_flops_per_second=measured_peak(used),
+        peak_flops_per_second=hosts.count * measured_peak(
+            [device for device in used if device.process_index == hosts.index]
+            if hosts.several else used
+        ),
         memory=memory,
         trace_dir=str(trace_path),
         perfetto_file=perfetto_file,
@@ -204,7 +211,8 @@ def _memory(trainer: Trainer, state: TrainState, parts: list[Part]) -> dict[str,
     analysis = program.lower(state).compile().memory_analysis()
     if analysis is not None:
         found["scratch space of the program"] = analysis.temp_size_in_bytes
-    on_device = trainer.mesh.devices.flat[0].memory_stats()
+    here = next(d for d in trainer.mesh.devices.flat if d.process_index == jax.process_index())
+    on_device = here.memory_stats()
     if on_device and "peak_bytes_in_use" in on_device:
         found["device at its highest, profiling included"] = on_device["peak_bytes_in_use"]
     unit = 1 if sys.platform == "darwin" else 1024  # what the operating system counts in
@@ -218,8 +226,10 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _trace(trainer: Trainer, state: TrainState, parts: list[Part], path: Path) -> tuple[str, int]:
-    """Traces two iterations, then each part under its name.
+def _trace(
+    trainer: Trainer, state: TrainState, parts: list[Part], path: Path, hosts: Hosts
+) -> tuple[str, int]:
+    """Traces two iterations, then each part under its name; of several processes in the first.
 
     Returns:
       (the file for Perfetto, the steps of each environment in a traced iteration).
@@ -233,13 +243,16 @@ def _trace(trainer: Trainer, state: TrainState, parts: list[Part], path: Path) -
             jax.block_until_ready(part.run())
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    with jax.profiler.trace(str(path), create_perfetto_trace=True, profiler_options=options):
+    tracing = jax.profiler.trace(str(path), create_perfetto_trace=True, profiler_options=options)
+    with tracing if hosts.first else contextlib.nullcontext():
         for i in range(2):
             with jax.profiler.StepTraceAnnotation("iteration", step_num=i):
                 state, _ = jax.block_until_ready(trainer.iterate(state))
         for part in parts[2:]:
             with jax.profiler.TraceAnnotation(part.name):
                 jax.block_until_ready(part.run())
+    if not hosts.first:
+        return "", trainer.unroll_length
     found = sorted(path.glob("plugins/profile/*/perfetto_trace.json.gz"))
     return str(found[-1]), trainer.unroll_length
 
@@ -258,8 +271,10 @@ def _short_unroll(trainer: Trainer) -> int:
     )
 
 
-def _make_directory(place: str | os.PathLike) -> Path:
+def _make_directory(place: str | os.PathLike, several: bool) -> Path:
     path = user_path("trace_dir", place)
+    if several:
+        path = path / "host0"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,13 +18,23 @@ _KINDS_OF_KEY = {2: "threefry2x32", 4: "rbg (or unsafe_rbg)"}
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """The leaves of a pytree by name, on the host; empty ones, which hold nothing, left out."""
+    return {name: np.asarray(jax.device_get(x)) for name, x in on_devices(tree).items()}
+
+
+def on_devices(tree: Any) -> dict[str, Any]:
+    """The same, where they are."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if _is_key(leaf):
             leaf = jax.random.key_data(leaf)
         if leaf.size:
-            arrays[_name(path)] = np.asarray(jax.device_get(leaf))
+            arrays[_name(path)] = leaf
     return arrays
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree of any kind by the names that arrays in their places have."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def from_arrays(arrays: dict[str, np.ndarray], like: Any, where: str) -> Any:
@@ -102,5 +112,10 @@ def _is_key(leaf: Any) -> bool:
 
 def checksum(array: np.ndarray) -> str:
     """Of an array's bytes, shape and type."""
-    header = f"{array.dtype}{array.shape}".encode()
-    return f"{zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(header)):08x}"
+    header = zlib.crc32(checksum_header(array.dtype, array.shape))
+    return f"{zlib.crc32(np.ascontiguousarray(array).tobytes(), header):08x}"
+
+
+def checksum_header(dtype: Any, shape: tuple[int, ...]) -> bytes:
+    """What comes before an array's bytes in its checksum."""
+    return f"{dtype}{shape}".encode()

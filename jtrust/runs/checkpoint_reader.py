@@ -87,6 +87,45 @@ class CheckpointReader:
           BadArgument: it is whole, and is not what `like` asks for.
         """
         path = self.directory / str(step)
+        claims = self._checked_claims(path, policy_only, like)
+        arrays: dict[str, np.ndarray] = {}
+        for item, of_item in claims.items():
+            found = _restore(path / item, {
+                name: np.zeros(spec.shape, spec.dtype) for name, (spec, _) in of_item.items()
+            })
+            for name, (_, check) in of_item.items():
+                if checksum(found[name]) != check:
+                    raise DamagedCheckpoint(f"the checksum of {name} differs")
+            arrays |= found
+        return renamed(arrays)
+
+    def read_shards(
+        self, step: int, like: Any, shardings: Mapping[str, jax.sharding.Sharding]
+    ) -> tuple[dict[str, jax.Array], dict[str, str]]:
+        """A whole training state on the devices of several processes, each of which reads its own
+        rows alone, and the checksums that there should be.
+
+        Args:
+          step, like: as for `read`.
+          shardings: by the names that places have now.
+
+        Raises:
+          DamagedCheckpoint, BadArgument: as `read`; checksums are the caller's to compare.
+        """
+        path = self.directory / str(step)
+        arrays: dict[str, jax.Array] = {}
+        wanted: dict[str, str] = {}
+        for item, claims in self._checked_claims(path, False, like).items():
+            new = {name: next(iter(renamed({name: None}))) for name in claims}
+            arrays |= _restore(path / item, {
+                name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=shardings[new[name]])
+                for name, (spec, _) in claims.items()
+            })
+            wanted |= {new[name]: check for name, (_, check) in claims.items()}
+        return renamed(arrays), wanted
+
+    def _checked_claims(self, path: Path, policy_only: bool, like: Any) -> Claims:
+        """What a checkpoint holds, compared with what is asked for."""
         items = ("policy",) if policy_only else ("policy", "training")
         for _ in _files(path):
             pass  # a link among them raises
@@ -98,10 +137,7 @@ class CheckpointReader:
             _check_stored(path / item, claims[item])
         if like is not None:
             check_arrays(found if policy_only else with_added(found), like, str(path))
-        arrays: dict[str, np.ndarray] = {}
-        for item in items:
-            arrays |= _restore(path / item, claims[item])
-        return renamed(arrays)
+        return claims
 
     def newest_whole(
         self, step: int | None = None, policy_only: bool = False, like: Any = None
@@ -264,23 +300,23 @@ def _check_stored(
         raise _damaged(error) from error
 
 
-def _restore(
-    path: Path, claims: Mapping[str, tuple[jax.ShapeDtypeStruct, str]]
-) -> dict[str, np.ndarray]:
+def _restore(path: Path, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays like `target`'s, on the host or on devices."""
     import orbax.checkpoint as ocp
 
+    # Each process reads for itself, and waits for no other.
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"read-{index}"
+    ) if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            target = {name: np.zeros(s.shape, s.dtype) for name, (s, _) in claims.items()}
-            arrays = checkpointer.restore(path, target)
-        for name, (_, check) in claims.items():
-            if checksum(arrays[name]) != check:
-                raise DamagedCheckpoint(f"the checksum of {name} differs")
-    except DamagedCheckpoint:
-        raise
+        with ocp.Checkpointer(
+            ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            multiprocessing_options=alone,
+        ) as checkpointer:
+            return checkpointer.restore(path, args=ocp.args.StandardRestore(dict(target)))
     except Exception as error:
         raise _damaged(error) from error
-    return arrays
 
 
 def _damaged(error: Exception) -> DamagedCheckpoint:

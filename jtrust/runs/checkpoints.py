@@ -1,9 +1,10 @@
 """Orbax checkpoints of the whole training state, one directory per step.
 
-Arrays are stored as plain host arrays under the names of their places in the state, so a
-checkpoint opens on any number and kind of devices and a reader can take the policy alone. Orbax
-writes into a temporary directory and renames it when all is on disk. A checksum of every array
-lies beside them, so damage is seen whatever Orbax makes of it.
+Arrays are stored under the names of their places in the state, so a checkpoint opens on any number
+and kind of devices and processes, and a reader can take the policy alone. Of several processes each
+writes the rows that lie on its devices. Orbax writes into a temporary directory and renames it when
+all is on disk. A checksum of every array lies beside them, so damage is seen whatever Orbax makes
+of it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jtrust.runs.arrays import checksum, from_arrays, to_arrays
+from jtrust.hosts.group import Hosts, ToldElsewhere
+from jtrust.runs.arrays import checksum, from_arrays, on_devices, to_arrays
 from jtrust.runs.checkpoint_reader import CheckpointReader, DamagedCheckpoint
+from jtrust.runs.shards import checksums
 
 __all__ = ["CheckpointReader", "CheckpointWriter", "DamagedCheckpoint", "from_arrays", "to_arrays"]
 
 _POLICY_FIELDS = ("policy", "observation_statistics")
+ALONE = Hosts()
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:
@@ -39,11 +41,12 @@ class CheckpointWriter:
     Args:
       directory: of the run.
       keep: how many of the newest to keep; 0 keeps all.
+      hosts: the processes whose devices hold the state; each writes what is on its own.
     """
 
-    def __init__(self, directory: Path, keep: int = 0):
+    def __init__(self, directory: Path, keep: int = 0, hosts: Hosts = ALONE):
         self.directory = Path(directory).absolute()
-        self._keep = keep or None
+        self._keep, self._hosts = keep or None, hosts
         # Orbax would make a directory anew that somebody has moved away.
         self._identity = _identity(self.directory)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -57,6 +60,8 @@ class CheckpointWriter:
           OSError: the checkpoint before this one could not be written.
         """
         self.wait()
+        if self._hosts.several:
+            state = on_devices(state)  # by programs, which this thread alone may launch
         self._pending = self._pool.submit(self.write, step, state)
 
     def wait(self) -> None:
@@ -80,8 +85,19 @@ class CheckpointWriter:
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, enable_async_checkpointing=False, create=False
+                max_to_keep=self._keep, enable_async_checkpointing=False, create=False,
+                multiprocessing_options=self._processes(),
             ),
+        )
+
+    def _processes(self) -> Any:
+        """Who takes part; named, since Orbax's threads else wait for each other by programs on the
+        devices, between which iterations may come."""
+        import orbax.checkpoint as ocp
+
+        active = set(range(self._hosts.count)) if self._hosts.several else None
+        return ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes=active, barrier_sync_key_prefix="jtrust"
         )
 
     def write(self, step: int, state: Any) -> None:
@@ -92,23 +108,32 @@ class CheckpointWriter:
         """
         import orbax.checkpoint as ocp
 
-        arrays = to_arrays(state)
-        items: dict[str, dict[str, np.ndarray]] = {"policy": {}, "training": {}}
+        several = self._hosts.several
+        arrays: dict[str, Any] = on_devices(state) if several else dict(to_arrays(state))
+        items: dict[str, dict[str, Any]] = {"policy": {}, "training": {}}
         for name, value in arrays.items():
             own = name.split(".")[0] in _POLICY_FIELDS
             items["policy" if own else "training"][name] = value
-        checksums = {
-            item: {n: [str(v.dtype), list(v.shape), checksum(v)] for n, v in values.items()}
-            for item, values in items.items()
-        }
         try:
+            of_arrays = (
+                checksums(arrays, self._hosts, "checksums") if several
+                else {name: checksum(value) for name, value in arrays.items()}
+            )
+            claims = {
+                item: {n: [str(v.dtype), list(v.shape), of_arrays[n]] for n, v in values.items()}
+                for item, values in items.items()
+            }
             if _identity(self.directory) != self._identity:
                 raise FileNotFoundError("the run's directory is gone")
-            self._set_aside(self.directory / str(step))
+            if self._hosts.first:
+                self._set_aside(self.directory / str(step))
+            self._hosts.barrier("set aside")  # before Orbax looks at what there is
             self._manager.save(step, args=ocp.args.Composite(
                 **{item: ocp.args.StandardSave(values) for item, values in items.items()},
-                checksums=ocp.args.JsonSave(checksums),
+                checksums=ocp.args.JsonSave(claims),
             ))
+        except ToldElsewhere:
+            raise
         except Exception as error:  # Orbax and tensorstore raise nearly anything.
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise OSError(

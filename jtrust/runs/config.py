@@ -16,6 +16,7 @@ from jtrust.algorithms import ALGORITHMS, ActorCritic, Algorithm, ValueFit
 from jtrust.algorithms.actor_critic import by_name_of_value_fit
 from jtrust.environments import Environment, make_env, with_action_bins
 from jtrust.environments.base import ActionSpace
+from jtrust.hosts.group import Hosts
 from jtrust.networks import NetworkConfig
 from jtrust.runs import permission
 from jtrust.runs.matching import check_custom_network, check_environment, check_name
@@ -49,6 +50,7 @@ class RunConfig:
         networks read, and which network reads which.
       action: the space of actions that the policy chooses from.
       devices: how many devices it was started on.
+      processes: how many processes these belonged to.
       episode_length: steps after which an episode was cut; 0 where a run does not say.
       own_networks: class names of networks of the user's own, by the arguments that gave them.
       keep_checkpoints: how many of the newest checkpoints are kept; 0 keeps all.
@@ -74,6 +76,7 @@ class RunConfig:
     observation: dict[str, Any]
     action: dict[str, Any]
     devices: int
+    processes: int = 1
     own_networks: dict[str, Any] = dataclasses.field(default_factory=dict)
     trainer: str = ""
     episode_length: int = 0
@@ -106,6 +109,7 @@ class RunConfig:
             observation=observation_to_json(environment),
             action=action_to_json(environment.action),
             devices=trainer.mesh.size,
+            processes=Hosts.of(trainer.mesh).count,
             episode_length=environment.episode_length,
             own_networks={
                 name: type(module).__name__

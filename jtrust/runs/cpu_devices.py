@@ -16,17 +16,20 @@ from jtrust.training.mesh import ON_CPU
 _LEAST_SHARE = 64
 
 
-def use_all_cores(num_envs: int | None, devices: int | None) -> None:
+def use_all_cores(num_envs: int | None, devices: int | None, processes: int = 1) -> None:
     """Has JAX show several CPU devices, where it has not been told how many and has not started.
 
     Changes nothing where XLA_FLAGS names a number, where JAX runs on an accelerator, or where JAX
     has computed already. As many devices as asked for, if there are the cores; otherwise the most
-    that divide the environments into shares of 64 or more.
+    that divide the environments into shares of 64 or more. Of several processes each has a share
+    of both.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_envs = ON_CPU if num_envs is None else num_envs
+    num_envs = (ON_CPU if num_envs is None else num_envs) // processes
+    if isinstance(devices, int):
+        devices = max(devices // processes, 1)
     if devices is None:
         fits = [n for n in range(1, (cores or 1) + 1)
                 if num_envs % n == 0 and num_envs // n >= _LEAST_SHARE]

@@ -9,7 +9,9 @@ import io
 import itertools
 import os
 import re
+import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +26,8 @@ LOCK = "lock"
 TEMPORARY = "config.json.tmp"
 _OURS = (CONFIG, METRICS, LOCK, TEMPORARY, "wandb")
 _LONGEST_LINE = 2**20
+# A file system's caches may take some seconds to show what another machine has written.
+_SEEN_WITHIN = 20.0
 DEFAULT_PARENT = Path("checkpoints")
 
 
@@ -87,6 +91,19 @@ class RunDirectory:
         directory._refuse_links()
         directory.lock()
         return directory
+
+    @property
+    def settled_path(self) -> Path:
+        """Where it is, or will be once it is settled."""
+        return self.path if self._final is None else self._final
+
+    @property
+    def token(self) -> str:
+        """What its lock says of who holds it."""
+        return read_plain(self.path / LOCK, 400).decode("utf-8", "replace")
+
+    def check_seen(self, token: str) -> None:
+        """For the directory of another process of the run: `SharedDirectory`."""
 
     def settle(self) -> None:
         """Gives a new run's directory its own name; the run can be opened from now on.
@@ -195,13 +212,15 @@ class RunDirectory:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = checks.short(file.read(400).decode("utf-8", "replace")) or "another process"
+            said = file.read(400).decode("utf-8", "replace").partition("\n")[0]
+            holder = checks.short(said) or "another process"
             file.close()
             raise checks.BadArgument(
                 "run_dir", self.path, f"is in use by {holder}; wait for it or stop it"
             ) from error
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        holder = f"process {os.getpid()} on {os.uname().nodename}"
+        file.write(f"{holder}\n{secrets.token_hex(8)}\n".encode())
         self._lock = file
 
     def unlock(self) -> None:
@@ -233,6 +252,50 @@ class RunDirectory:
                 kept += len(line)
             if kept < os.fstat(file.fileno()).st_size:
                 os.truncate(file.fileno(), kept)
+
+
+class SharedDirectory(RunDirectory):
+    """A run's directory that another process of the run has made and locked, and writes to.
+
+    Args:
+      path: where it is.
+      final: where it will be, once it is settled; None where it is there.
+    """
+
+    def __init__(self, path: str | os.PathLike, final: str | os.PathLike | None = None):
+        super().__init__(path)
+        self._final = None if final is None else Path(final)
+
+    def check_seen(self, token: str) -> None:
+        """Raises `BadArgument` where this process does not see what the other has written."""
+        end = time.monotonic() + _SEEN_WITHIN
+        while True:
+            try:
+                if self.token == token:
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > end:
+                raise checks.BadArgument(
+                    "run_dir", self.path,
+                    "not what process 0 has there; name a directory on a file system that all "
+                    "processes share",
+                )
+            time.sleep(0.2)
+
+    def settle(self) -> None:
+        if self._final is not None:
+            self.path, self._final = self._final, None
+
+    def abandon(self) -> None: ...
+
+    def lock(self) -> None: ...
+
+    def unlock(self) -> None: ...
+
+    def write_config(self, config: RunConfig) -> None: ...
+
+    def cut_metrics(self, iteration: int) -> None: ...
 
 
 def _iteration(line: bytes) -> int | None:

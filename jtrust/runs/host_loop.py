@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtrust.hosts.stopping import Stopping
 from jtrust.runs.metrics import to_row
-from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import IterationInfo, Sink
 from jtrust.training import Trainer, TrainState
 from jtrust.training.mesh import compiler_options
 
 # Iterations dispatched before the metrics of the oldest are read: the device always has the next.
-_AHEAD = 2
+AHEAD = 2
 
 
 @jax.jit
@@ -78,16 +78,15 @@ class HostLoop:
       iterate: its compiled iteration.
       sinks: told of each iteration, one behind the other.
       clock: of the run.
-      stop: whether a signal came.
+      stopping: whether to go on.
     """
 
     def __init__(
         self, trainer: Trainer, iterate: Callable[[TrainState], tuple], sinks: Sequence[Sink],
-        clock: Clock, stop: StopRequest,
+        clock: Clock, stopping: Stopping,
     ):
         self._trainer, self._iterate, self._sinks = trainer, iterate, sinks
-        self._clock, self._stop = clock, stop
-        self._stopped = False
+        self._clock, self._stopping = clock, stopping
 
     def run(self, state: TrainState, done: int, total: int) -> TrainState:
         """The state after iteration `total`, or an earlier one where the run was stopped.
@@ -98,11 +97,11 @@ class HostLoop:
         """
         pending: collections.deque = collections.deque()
         iteration, row = done, {}
-        while iteration < total and self._stop.number is None and not self._stopped:
+        while iteration < total and self._stopping.goes_on(iteration):
             state, metrics = self._iterate(state)
             iteration += 1
             pending.append((iteration, metrics, *self._copies(iteration, state)))
-            if len(pending) > _AHEAD:
+            if len(pending) > AHEAD:
                 row = self._tell(*pending.popleft())
         while pending:
             row = self._tell(*pending.popleft())
@@ -136,10 +135,8 @@ class HostLoop:
     def _info(self, iteration: int, row: dict, state: Any, acting: Any) -> IterationInfo:
         step = iteration * self._trainer.steps_per_iteration
         shown = types.MappingProxyType(row)
-        return IterationInfo(iteration, step, shown, self._trainer, self._end, state, acting)
-
-    def _end(self) -> None:
-        self._stopped = True
+        end = self._stopping.end
+        return IterationInfo(iteration, step, shown, self._trainer, end, state, acting)
 
 
 def _acting(state: TrainState) -> tuple[Any, Any]:

@@ -13,10 +13,12 @@ import jax
 
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
+from jtrust.hosts.connecting import train_into
+from jtrust.hosts.group import Hosts
 from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.config import RunConfig, hyperparameters_of
-from jtrust.runs.directory import RunDirectory, default_name
+from jtrust.runs.directory import RunDirectory, SharedDirectory, default_name
 from jtrust.runs.matching import check_random_keys, check_trainer, describe_own
 from jtrust.runs.metrics import Services
 from jtrust.runs.result import Result
@@ -92,20 +94,24 @@ def train(
     services = Services(keep_checkpoints, tensorboard, wandb).checked(kept)
     own_sinks = as_sinks(sinks)
     check_names("train", options)
-    trainer = _trainer_of(env, algorithm, options)
+    hosts = Hosts.of(env.mesh if isinstance(env, Trainer) else options.get("devices"))
+    trainer = hosts.each_well("trainer", lambda: _trainer_of(env, algorithm, options))
     config = RunConfig.describe(
         trainer, seed=seed, total_steps=total_steps,
         checkpoint_every=checkpoint_every or _tenth(total_steps, trainer),
     )
     config = services.into(config)
+    _compare(hosts, config)
     with contextlib.ExitStack() as stack:
         # From here on: a signal while the program compiles also leaves a run that can go on. It
         # is handed on when everything below is closed and unlocked.
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
-        directory = _open(run_dir, config, stack) if kept else None
+        directory = _open(run_dir, config, stack, hosts) if kept else None
         if directory is not None:
             config = config.signed()
-        session = Session(trainer, config, directory, stop, stack, own_sinks, make_progress)
+        session = Session(
+            trainer, config, directory, stop, stack, own_sinks, make_progress, hosts
+        )
         if options.get("num_envs") is None and env is not trainer and trainer.num_envs > ON_CPU:
             session.progress.note(
                 f"num_envs {trainer.num_envs}, as on any accelerator where none is given"
@@ -123,16 +129,47 @@ def _tenth(total_steps: int, trainer: Trainer) -> int:
     return max(iterations // _DEFAULT_CHECKPOINTS, 1)
 
 
-def _open(run_dir: Any, config: RunConfig, stack: contextlib.ExitStack) -> RunDirectory:
-    """A new run's directory, locked until the stack is closed; by default one with its name."""
-    if run_dir is not None:
-        directory = RunDirectory.create(run_dir)
-    else:
-        name = default_name(config.env, config.algorithm, config.seed)
-        directory = RunDirectory.create_default(name)
-    stack.callback(directory.unlock)
-    stack.callback(directory.abandon)
+def _open(
+    run_dir: Any, config: RunConfig, stack: contextlib.ExitStack, hosts: Hosts
+) -> RunDirectory:
+    """A new run's directory, locked until the stack is closed; by default one with its name.
+
+    Of several processes the first makes it, and all have to see it.
+    """
+    made: list[RunDirectory] = []
+
+    def create() -> tuple[str, str, str]:
+        if run_dir is not None:
+            directory = RunDirectory.create(run_dir)
+        else:
+            name = default_name(config.env, config.algorithm, config.seed)
+            directory = RunDirectory.create_default(name)
+        stack.callback(directory.unlock)
+        stack.callback(directory.abandon)
+        made.append(directory)
+        return str(directory.path), str(directory.settled_path), directory.token
+
+    path, final, token = hosts.agreed("run directory", create)
+    return _seen(made[0] if hosts.first else SharedDirectory(path, final), token, hosts)
+
+
+def _seen(directory: RunDirectory, token: str, hosts: Hosts) -> RunDirectory:
+    """The directory, once every process sees in it what the first has written."""
+    hosts.each_well("see the directory", lambda: directory.check_seen(token))
     return directory
+
+
+def _compare(hosts: Hosts, config: RunConfig) -> None:
+    """Has all processes be of one version and train the same.
+
+    Raises:
+      BadArgument: what this process has otherwise than the first.
+      ToldElsewhere: another differs.
+    """
+    if hosts.several:
+        own = ("wandb_id", "signature")  # each its own; the first one's are kept
+        fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
+        hosts.same("run", {"jax": jax.__version__, **fields})
 
 
 def resume(
@@ -176,9 +213,8 @@ def resume(
     """
     check_platform()
     own_sinks = as_sinks(sinks)
-    directory, config = RunDirectory.open(run_dir)
-    CheckpointReader(directory.path).check_training_state()
-    check_random_keys(config)
+    hosts = Hosts.of(devices if trainer is None else trainer.mesh)
+    directory, config = hosts.each_well("open", lambda: _existing(run_dir))
     config = Services(keep_checkpoints, tensorboard, wandb).into(config)
     if total_steps is not None:
         total_steps = _steps("steps", total_steps, config.total_steps)
@@ -195,13 +231,39 @@ def resume(
         else:
             env = config.make_environment(directory.path, allow_code)
             config = config.signed() if allow_code else config
-        trainer = config.make_trainer(env, devices, policy_network, value_network)
+        made = (env, devices, policy_network, value_network)
+        trainer = hosts.each_well("trainer", lambda: config.make_trainer(*made))
+    _compare(hosts, config)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
+        directory = _held(directory, stack, hosts)
+        session = Session(
+            trainer, config, directory, stop, stack, own_sinks, make_progress, hosts
+        )
+        return session.go_on(asked=total_steps, told_of_wandb=wandb is not None)
+
+
+def _existing(run_dir: str | os.PathLike) -> tuple[RunDirectory, RunConfig]:
+    """A run that can go on."""
+    directory, config = RunDirectory.open(run_dir)
+    CheckpointReader(directory.path).check_training_state()
+    check_random_keys(config)
+    return directory, config
+
+
+def _held(
+    directory: RunDirectory, stack: contextlib.ExitStack, hosts: Hosts
+) -> RunDirectory:
+    """A run's directory, locked until the stack is closed, and seen by all processes."""
+
+    def lock() -> str:
         directory.lock()
         stack.callback(directory.unlock)
-        session = Session(trainer, config, directory, stop, stack, own_sinks, make_progress)
-        return session.go_on(asked=total_steps, told_of_wandb=wandb is not None)
+        return directory.token
+
+    token = hosts.agreed("lock", lock)
+    train_into(directory.path)
+    return _seen(directory if hosts.first else SharedDirectory(directory.path), token, hosts)
 
 
 def _trainer_of(env: Any, algorithm: Algorithm | None, options: TrainerOptions) -> Trainer:

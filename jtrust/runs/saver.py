@@ -12,7 +12,7 @@ from jtrust.training import TrainState
 
 class Saver(Sink):
     """A checkpoint every so many iterations and behind the last; one that fails is told of, and
-    the next one tried.
+    the next one tried, but where others would wait for this process: there it ends the run.
 
     Stands behind what writes rows, so that a run killed between the two has the row of every
     iteration that a checkpoint has gone through.
@@ -22,12 +22,15 @@ class Saver(Sink):
       every: iterations from one to the next.
       last: step of the newest that is there.
       note: says something to a person.
+      goes_on: whether training does where a checkpoint fails.
     """
 
     def __init__(
-        self, writer: CheckpointWriter, every: int, last: int, note: Callable[[str], None]
+        self, writer: CheckpointWriter, every: int, last: int, note: Callable[[str], None],
+        goes_on: bool = True,
     ):
         self._writer, self._every, self._last, self._note = writer, every, last, note
+        self._goes_on = goes_on
 
     def wants_state(self, iteration: int) -> bool:
         return iteration % self._every == 0
@@ -45,6 +48,8 @@ class Saver(Sink):
         try:
             self._writer.save(step, state)
         except OSError as error:
+            if not self._goes_on:
+                raise
             self._note(f"warning: {error}; training goes on")
             self._writer.save(step, state)
         self._last = step

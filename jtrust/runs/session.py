@@ -11,10 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 
 from jtrust import checks
+from jtrust.hosts.connecting import train_into
+from jtrust.hosts.group import Hosts
+from jtrust.hosts.stopping import Alone, Together
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
-from jtrust.runs.host_loop import Clock, HostLoop, copied, trace_iteration
+from jtrust.runs.host_loop import AHEAD, Clock, HostLoop, copied, trace_iteration
 from jtrust.runs.metrics import open_writers
 from jtrust.runs.progress import Progress, Shown, Silent
 from jtrust.runs.restoring import restore
@@ -40,6 +43,7 @@ class Session:
       stack: closes whatever is opened.
       own_sinks: the user's.
       make_progress: as for `train`.
+      hosts: the processes that do the same; the first writes rows and shows progress.
     """
 
     trainer: Trainer
@@ -49,6 +53,7 @@ class Session:
     stack: contextlib.ExitStack
     own_sinks: list[Sink]
     make_progress: MakeProgress | None
+    hosts: Hosts
 
     def __post_init__(self):
         for sink in self.own_sinks:
@@ -57,7 +62,8 @@ class Session:
     @functools.cached_property
     def progress(self) -> Progress:
         """What shows progress, opened when it is first asked for."""
-        make = self.make_progress or (lambda *_: Silent())
+        make = self.make_progress if self.hosts.first else None
+        make = make or (lambda *_: Silent())
         progress = make(self.config, float(self.trainer.algorithm.max_kl))
         self.stack.callback(progress.close)
         return progress
@@ -78,7 +84,7 @@ class Session:
             begun = None
             if self.directory is not None:
                 helper = self.stack.enter_context(ThreadPoolExecutor(1))
-                first = CheckpointWriter(self.directory.path)
+                first = CheckpointWriter(self.directory.path, hosts=self.hosts)
                 begun = helper.submit(
                     _write_first, first, copied(state), self.directory, self.config
                 )
@@ -86,7 +92,11 @@ class Session:
         writers: list[Sink] = []
         if self.directory is not None and begun is not None:
             begun.result()
-            writers = open_writers(self.stack, self.directory, self.config)
+            self.hosts.barrier("first checkpoint")
+            self.directory.settle()  # which the first has done
+            train_into(self.directory.path)
+            if self.hosts.first:
+                writers = open_writers(self.stack, self.directory, self.config)
         return self._iterate(iterate, state, 0, writers)
 
     def go_on(self, asked: int | None, told_of_wandb: bool) -> Result:
@@ -107,16 +117,17 @@ class Session:
             )
         directory.write_config(config)
         directory.cut_metrics(done)
-        writers = open_writers(self.stack, directory, config, step)
+        writers = open_writers(self.stack, directory, config, step) if self.hosts.first else []
         note = self.progress.note
         note(checks.printable(f"going on from step {step:,} of {directory.path}"))
         if config.wandb and not told_of_wandb:
             note("metrics go to Weights & Biases, as the run was begun (or: --no-wandb)")
-        if trainer.mesh.size != config.devices:
+        if (trainer.mesh.size, self.hosts.count) != (config.devices, config.processes):
             # Said, since it is the one thing that makes a resumed run differ by rounding.
             note(
-                f"going on with {trainer.mesh.size} devices; the run was started on "
-                f"{config.devices}, so it is the same up to rounding"
+                f"going on with {_devices(trainer.mesh.size, self.hosts.count)}; the run was "
+                f"started on {_devices(config.devices, config.processes)}, so it is the same up to "
+                "rounding"
             )
         with collector_paused():
             iterate = trace_iteration(trainer, state).compile()
@@ -131,16 +142,25 @@ class Session:
         if doubt := doubtful_flags(self.trainer.mesh):
             note(f"warning: {doubt}")
         sinks = [rows, *writers, Shown(self.progress), Watch(self.config.env, note)]
+        # Devices have half a minute for each other when they first meet, and compiling takes one
+        # process longer than another.
+        self.hosts.barrier("compiled")
+        stopping = (
+            Together(self.hosts, self.stop, AHEAD) if self.hosts.several else Alone(self.stop)
+        )
         if self.directory is not None:
-            writer = CheckpointWriter(self.directory.path, self.config.keep_checkpoints)
+            writer = CheckpointWriter(
+                self.directory.path, self.config.keep_checkpoints, self.hosts
+            )
             # Whatever ends the run: the directory is unlocked behind the last byte of a checkpoint.
             self.stack.callback(writer.close)
             step = done * self.trainer.steps_per_iteration
-            sinks.append(Saver(writer, self.config.checkpoint_every, step, note))
-        loop = HostLoop(
-            self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, self.stop
-        )
+            sinks.append(Saver(
+                writer, self.config.checkpoint_every, step, note, not self.hosts.several
+            ))
+        loop = HostLoop(self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping)
         state = loop.run(state, done, self.config.total_iterations)
+        self.hosts.barrier("end")
         return Result(
             policy=self.trainer.policy_of(state),
             state=state,
@@ -149,6 +169,10 @@ class Session:
             run_dir=None if self.directory is None else str(self.directory.path),
             stopped_by=self.stop.number,
         )
+
+
+def _devices(devices: int, processes: int) -> str:
+    return f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
 def _write_first(

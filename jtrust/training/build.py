@@ -15,6 +15,7 @@ from jtrust.algorithms import Algorithm, ValueFit
 from jtrust.algorithms.minibatch_sgd import largest_divisor, minibatches_for
 from jtrust.environments import describe, make_env, with_action_bins
 from jtrust.environments.compact import compact
+from jtrust.environments.mjx_devices import use_local_devices_where_loaded
 from jtrust.environments.warp_physics import check_devices
 from jtrust.networks import NetworkConfig
 from jtrust.training.mesh import default_num_envs, find_devices, make_mesh
@@ -87,6 +88,7 @@ def make_trainer(
         raise checks.BadArgument(
             "jax_enable_x64", True, "jtrust trains in float32; unset JAX_ENABLE_X64"
         )
+    use_local_devices_where_loaded()
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
     environment = compact(with_action_bins(environment, action_bins))
     algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")

@@ -58,9 +58,31 @@ def find_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]
             raise checks.BadArgument(
                 "devices", devices, "must be some of jax.devices(), or how many of them"
             )
+        processes = {getattr(device, "process_index", 0) for device in devices}
+        if len(processes) > 1 and len(processes) < jax.process_count():
+            raise checks.BadArgument(
+                "devices", devices,
+                f"must be of all {jax.process_count()} processes, or of this one alone",
+            )
         return list(devices)
     count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
-    return jax.devices()[:count]
+    return _of_each_process(count)
+
+
+def _of_each_process(count: int) -> list[jax.Device]:
+    """The first `count` devices of all processes, as many of each."""
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    share, left = divmod(count, len(by_process))
+    least = min(map(len, by_process.values()))
+    if left or share > least:
+        raise checks.BadArgument(
+            "devices", count,
+            f"must be as many of each of the {len(by_process)} processes, up to {least}: a "
+            f"multiple of {len(by_process)}",
+        )
+    return [device for process in sorted(by_process) for device in by_process[process][:share]]
 
 
 def make_mesh(devices: Sequence[jax.Device] | int | None, num_envs: int) -> Mesh:
@@ -134,6 +156,14 @@ def _as_one_shard(function: Callable, mesh: Mesh, args: tuple) -> Any:
     with jax.default_device(mesh.devices.flat[0]):
         result = jax.vmap(function, axis_name=AXIS)(*jax.tree.map(lambda x: x[None], args))
         return jax.tree.map(lambda x: x[0], result)
+
+
+def local(array: Any) -> Any:
+    """What every device holds alike, on one of this process: no program on it needs the others."""
+    whole = isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array)
+    if whole or array.is_fully_addressable:
+        return array
+    return array.addressable_data(0)
 
 
 def environment_index(count: int) -> jax.Array:

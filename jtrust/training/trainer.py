@@ -37,6 +37,7 @@ from jtrust.training.mesh import (
     compiler_options,
     environment_index,
     is_cpu,
+    local,
     per_shard,
 )
 from jtrust.training.policy_evaluation import PolicyEvaluation
@@ -150,6 +151,7 @@ class Trainer:
     def make_policy(self, params: Any, statistics: RunningStatistics) -> Policy:
         """A policy that acts, of its parameters and what observations are normalised by."""
         key = self.environment.policy_key
+        params, statistics = jax.tree.map(local, (params, statistics))
         return Policy(self.policy_network, self.environment.action, params, statistics.at(key), key)
 
     def policy_of(self, state: TrainState) -> Policy:
