@@ -65,11 +65,11 @@ def soak(algorithm: str, env: str, kills: int, steps: int, folder: Path, seed: i
         if counts["kills"] >= kills:
             finish(process)
             break
-        before = _size(broken)
+        before = size_of(broken)
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0.0, 5.0))
         else:
-            while process.poll() is None and _size(broken) == before:
+            while process.poll() is None and size_of(broken) == before:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0.0, 1.5))
         if process.poll() is not None:
@@ -78,12 +78,12 @@ def soak(algorithm: str, env: str, kills: int, steps: int, folder: Path, seed: i
         process.wait()
         process.stdout.close()
         counts["kills"] += 1
-        counts["while_starting"] += _size(broken) == before
+        counts["while_starting"] += size_of(broken) == before
         counts["while_saving"] += any(broken.glob("*.orbax-checkpoint-tmp*"))
     return {**counts, "iterations": len(rows(whole)), "differences": differences(whole, broken)}
 
 
-def _size(run_dir: Path) -> int:
+def size_of(run_dir: Path) -> int:
     path = run_dir / "metrics.jsonl"
     return path.stat().st_size if path.exists() else 0
 
