@@ -61,7 +61,9 @@ def told(
         if number in environ and _count(number, environ[number]) > 1:
             _check_all_set(environ, number, others)
             return Cluster(kind)
-    workers = [w for w in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if w]
+    hostnames = environ.get("TPU_WORKER_HOSTNAMES", "")
+    # Away from TPUs, libtpu leaves a sentence there for the processes that come after.
+    workers = [] if " " in hostnames else [w for w in hostnames.split(",") if w]
     if len(workers) > 1 and importlib.util.find_spec("libtpu") is not None:
         _check_all_set(environ, "TPU_WORKER_HOSTNAMES", ("TPU_WORKER_ID",))
         return Cluster("TPU")

@@ -249,7 +249,7 @@ NCCL_START, NCCL_NVLINK, NCCL_NETWORK = 6.8e-6, 0.6e-6, 5.0e-6
 V5E_CLOCK = 1.5e9  # 197 Tflop/s by four units of 128 x 128 multiply-adds: Cloud TPU v5e
 V5E_LINKS = 1600e9 / 8  # Cloud TPU v5e: 1600 Gb/s by four links
 V5E_RING = 16  # an axis as long as this is a ring, a shorter one a line
-# How to Scale Your Model, "Sharded matrices": 1 us a hop; 3 hops took 8 us, so 5 to begin with.
+# How to Scale Your Model, "Sharded matrices": 1 µs a hop; 3 hops took 8 µs, so 5 to begin with.
 ICI_START, ICI_HOP = 5e-6, 1e-6
 
 
@@ -411,9 +411,12 @@ def advice(scalings: Iterable[Scaling]) -> str:
     shrinks = all(first_below(x.strong) is None for x in scalings)
     if not grows or shrinks:
         return ""
+    few = EACH // 4
+    shares = sorted(x.computing(few) / x.computing(EACH) for x in scalings)
     return (
-        "So add devices to have more environments, not to have the same ones faster: what takes "
-        "the time is computing that hardly shrinks with fewer environments, not the links."
+        "So add devices to have more environments, not to have the same ones faster. What stops "
+        f"it is not the links: a device with {few:,} environments computes for {shares[0]:.2f} to "
+        f"{shares[-1]:.2f} of the time that {EACH:,} take."
     )
 
 
@@ -473,8 +476,8 @@ def _programs(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _model() -> list[str]:
-    ici = {n: f"{v5e_latency(n) * 1e6:.0f} us" for n in COUNTS[1:]}
-    nccl = {n: f"{gpu_latency(n) * 1e6:.0f} us" for n in COUNTS[1:]}
+    ici = {n: f"{v5e_latency(n) * 1e6:.0f} µs" for n in COUNTS[1:]}
+    nccl = {n: f"{gpu_latency(n) * 1e6:.0f} µs" for n in COUNTS[1:]}
     latencies = "; ".join(
         f"{name} {', '.join(f'{x} on {n}' for n, x in of.items())}"
         for name, of in (("TPU", ici), ("GPU", nccl))
@@ -486,7 +489,7 @@ def _model() -> list[str]:
         "is that of n devices beside one: 1 if each did as much as it does alone. Where one device "
         "has too little memory, by straight lines between the compiled sizes, it is reckoned as if "
         "it had enough.", "",
-        f"- **A GPU computes** for launches x {LAUNCH_SECONDS * 1e6:.1f} us, as hopper on "
+        f"- **A GPU computes** for launches x {LAUNCH_SECONDS * 1e6:.1f} µs, as hopper on "
         "`spring` with 4096 environments did on an H200 (0.15 s for 25,476: "
         "[performance.md](../performance.md#on-a-gpu), [device.md](device.md)), and for the bytes "
         "it writes and as many read at 3.35 TB/s ([H100 data sheet]"
@@ -501,11 +504,11 @@ def _model() -> list[str]:
         ".com/dgx-basepod/reference-architecture-infrastructure-foundation-enterprise-ai/latest/"
         "core-components.html)); v5e 1600 Gb/s a chip by four links (Cloud TPU v5e, as above), "
         "half of it on slices without rings, which are those below 16 x 16.",
-        f"- **Latencies** are assumptions: {latencies}. TPU: 5 us and 1 us a hop, there and back "
-        "([How to Scale Your Model](https://jax-ml.github.io/scaling-book/sharding/): about 1 us a "
-        "hop, 8 us where three were expected). GPU: what NCCL reckons with, tree and LL "
+        f"- **Latencies** are assumptions: {latencies}. TPU: 5 µs and 1 µs a hop, there and back "
+        "([How to Scale Your Model](https://jax-ml.github.io/scaling-book/sharding/): about 1 µs a "
+        "hop, 8 µs where three were expected). GPU: what NCCL reckons with, tree and LL "
         "([tuning.cc](https://github.com/NVIDIA/nccl/blob/b6475625fbcaa2c3c0e50eed2fa1255d7514d4a2/"
-        "src/graph/tuning.cc): 6.8 us, 0.6 a step by NVLink, 5.0 by network). The last "
+        "src/graph/tuning.cc): 6.8 µs, 0.6 a step by NVLink, 5.0 by network). The last "
         "column has ten times as much.",
         "- **Not in it**: hosts that are late, physics that takes longer on one device than on "
         "another, a GPU that more environments fill before its memory's traffic does, and slices "

@@ -43,6 +43,7 @@ def test_a_variable_that_is_missing_is_named(environ, number):
 @pytest.mark.parametrize("environ", [
     {}, {"SLURM_JOB_ID": "7"}, SLURM | {"SLURM_NTASKS": "1"},  # a shell of an allocation
     {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"TPU_WORKER_HOSTNAMES": "localhost"},
+    {"TPU_WORKER_HOSTNAMES": "WARNING: could not determine hostnames, please set env var"},
 ])
 def test_one_process_where_no_others_are_told_of(environ):
     assert told(environ) is None
