@@ -60,8 +60,7 @@ def run(commands: list[list[str]], patience: float = PATIENCE, grace: float = GR
         for child in started[: 1 if len(signals) == 1 else None]:
             child.send_signal(number)  # none where it has ended
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         for command in commands:
             # In a session of its own, so that a terminal's Ctrl-C comes to this process alone.
@@ -72,6 +71,8 @@ def run(commands: list[list[str]], patience: float = PATIENCE, grace: float = GR
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return max(status_of(child.returncode) for child in started)
 
 
