@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -92,15 +93,17 @@ def _status(args: list[str]) -> tuple[int, bool]:
 def _of_others(error: Exception) -> str | None:
     """One line where an error is what remains of another process of the run."""
     connection = current()
-    if connection is None or not aborts.tells_of_a_death(error):
+    said = None if connection is None else aborts.of_another(error)
+    if connection is None or said is None:
         return None
-    return aborts.gone(connection.place)
+    os.write(2, traceback.format_exc().encode())  # where libraries write by now
+    return f"{aborts.gone(connection.place)} ({said})"
 
 
 def _fail(text: str, status: int) -> int:
-    if (connection := current()) is not None:
-        connection.place.told = True
     print(f"jtrust: {checks.printable(text)}", file=sys.stderr)
+    if (connection := current()) is not None:
+        connection.place.told = status
     return status
 
 

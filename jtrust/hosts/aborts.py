@@ -10,10 +10,13 @@ import ctypes
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
 from typing import Any, BinaryIO
+
+from jtrust import checks
 
 # Where what libraries write is to stay, in place of a file that goes with the process.
 LOG = "JTRUST_LIBRARY_LOG"
@@ -37,7 +40,7 @@ class Place:
       seconds: that all have to come.
       together: whether all have come.
       run_dir: what is trained into, once it is known.
-      told: whether this process has said why it ends.
+      told: the status of a process that has said why it ends.
     """
 
     address: str = "the coordinator"
@@ -46,7 +49,7 @@ class Place:
     seconds: float = 0.0
     together: bool = False
     run_dir: str | None = None
-    told: bool = False
+    told: int | None = None
 
 
 def meaning(log: str, place: Place) -> tuple[int, str]:
@@ -54,20 +57,24 @@ def meaning(log: str, place: Place) -> tuple[int, str]:
     said = re.search(r"absl::Status: (.*)", log)
     text = said.group(1) if said else ""
     if "ALREADY_EXISTS" in text or "different incarnation" in text:
+        taken = re.search(r"(\d+) unexpectedly tried", text)
+        number = taken.group(1) if taken else place.index
         return 2, (
-            f"--process-id {place.index}: given to two processes, or one was started again; each "
-            f"has a number of its own, and all start together"
+            f"two processes of this run have the number {number}, or one was started again; give "
+            f"each a --process-id of its own, and start all together"
         )
     if unexpected := re.search(r"Unexpected task registered with task=(\d+)", text):
         return 2, (
-            f"--num-processes {place.count}: process 0 was told of fewer, and process "
-            f"{unexpected.group(1)} came; give all the same"
+            f"process {unexpected.group(1)} came, and process 0 was told of fewer; give all the "
+            "same --num-processes"
         )
     if not place.together and ("DEADLINE_EXCEEDED" in text or "UNAVAILABLE" in text):
         return 1, not_all_came(place)
     if text:
         return 1, gone(place)
     lines = [line for line in log.splitlines() if line.strip()]
+    # Behind a failed check of JAX's come the lines of a stack.
+    lines = [line for line in lines if re.match(r"F\d{4} ", line)] or lines
     return 1, f"JAX ended the process: {lines[-1][:300] if lines else 'it did not say why'}"
 
 
@@ -79,15 +86,19 @@ def not_all_came(place: Place) -> str:
 def gone(place: Place) -> str:
     if place.run_dir is None:
         return _GONE.format(resume="start all again")
-    return _GONE.format(resume=f"go on from the last checkpoint: jtrust resume {place.run_dir}")
+    command = f"jtrust resume {shlex.quote(place.run_dir)}"
+    return _GONE.format(resume=f"go on from the last checkpoint: {command}")
 
 
-def tells_of_a_death(error: Exception) -> bool:
-    """Whether an exception is what remains of another process."""
-    text = str(error).lower()
-    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError", "ValueError") and any(
-        mark in text for mark in _MARKS
-    )
+def of_another(error: BaseException) -> str | None:
+    """What JAX or Orbax say where another process of the run is missing; None for other errors."""
+    while error is not None:
+        text = str(error).strip()
+        known = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError", "ValueError")
+        if known and any(mark in text.lower() for mark in _MARKS):
+            return text.partition("\n")[0][:200]
+        error = error.__cause__  # type: ignore[assignment]
+    return None
 
 
 class Diverted:
@@ -111,13 +122,13 @@ class Diverted:
         ctypes.CDLL(None).signal(signal.SIGABRT, self._handler)
 
     def _answer(self, _: int) -> None:
-        status = 1
+        status = 1 if self._place.told is None else self._place.told
         try:
+            if self._place.told is not None:
+                return
             size = os.fstat(self._log.fileno()).st_size
             log = os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
             status, line = meaning(log, self._place)
-            if self._place.told:
-                return
             os.write(self._error, f"jtrust: {line}\n".encode())
         finally:
             os._exit(status)
@@ -125,7 +136,12 @@ class Diverted:
 
 def _log_file() -> BinaryIO | Any:
     if path := os.environ.get(LOG):
-        return open(f"{path}.{os.getpid()}", "w+b", buffering=0)
+        try:
+            return open(f"{path}.{os.getpid()}", "w+b", buffering=0)
+        except OSError as error:
+            raise checks.BadArgument(
+                LOG, path, f"cannot be written ({error.strerror}); name a file that can"
+            ) from error
     return tempfile.TemporaryFile(buffering=0)
 
 

@@ -39,13 +39,14 @@ class Cluster:
 
 def told(
     environ: Mapping[str, str], coordinator: str | None = None, count: int | None = None,
-    index: int | None = None,
+    index: int | None = None, on_tpu_vm: bool = False,
 ) -> Cluster | None:
     """The cluster that options or variables tell of; None for a run of one process.
 
     Args:
       environ: the environment's variables.
       coordinator, count, index: the options `--coordinator`, `--num-processes`, `--process-id`.
+      on_tpu_vm: whether this is a machine of Cloud TPU, which tells JAX of the others.
 
     Raises:
       BadArgument: what is missing, or will not do.
@@ -57,7 +58,8 @@ def told(
         return None
     if any(value is not None for value in given.values()):
         return _by_options(given)
-    for kind, (number, others) in (("Slurm", _SLURM), ("Open MPI", _OPEN_MPI)):
+    # mpirun may run inside an allocation of Slurm.
+    for kind, (number, others) in (("Open MPI", _OPEN_MPI), ("Slurm", _SLURM)):
         if number in environ and _count(number, environ[number]) > 1:
             _check_all_set(environ, number, others)
             return Cluster(kind)
@@ -66,6 +68,8 @@ def told(
     workers = [] if " " in hostnames else [w for w in hostnames.split(",") if w]
     if len(workers) > 1 and importlib.util.find_spec("libtpu") is not None:
         _check_all_set(environ, "TPU_WORKER_HOSTNAMES", ("TPU_WORKER_ID",))
+        return Cluster("TPU")
+    if on_tpu_vm and "TPU_SKIP_MDS_QUERY" not in environ:
         return Cluster("TPU")
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
         if importlib.util.find_spec("kubernetes") is None:
@@ -108,7 +112,10 @@ def _check_all_set(environ: Mapping[str, str], number: str, others: tuple[str, .
     missing = [name for name in others if not environ.get(name)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        start = {"SLURM_NTASKS": "start by srun, ", "OMPI_COMM_WORLD_SIZE": "start by mpirun, "}
+        start = {
+            "SLURM_NTASKS": "start by srun, ",
+            "OMPI_COMM_WORLD_SIZE": "Open MPI from 5 on does not set all of them; ",
+        }
         raise checks.BadArgument(
             number, environ[number],
             f"{' and '.join(missing)} {verb} missing beside it; {start.get(number, '')}"

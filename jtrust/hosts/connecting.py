@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import dataclasses
 import json
 import os
@@ -48,7 +48,7 @@ class ClusterOptions:
         if jax.distributed.is_initialized():
             return None  # whoever did that has the say
         found = cluster.told(
-            os.environ, self.coordinator, self.num_processes, self.process_id
+            os.environ, self.coordinator, self.num_processes, self.process_id, _on_tpu_vm()
         )
         if found is None:
             return None
@@ -83,11 +83,16 @@ class Connection:
             coordinator_address=found.coordinator, num_processes=found.count,
             process_id=found.index, cluster_detection_method="deactivate",
         )
-        # JAX gives up by ending the process, 5 s behind the time that it was given.
-        jax.distributed.initialize(
-            initialization_timeout=max(int(seconds) - 5, 1),
-            heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_LEAVING, **given,
-        )
+        try:
+            # JAX gives up by ending the process, 5 s behind the time that it was given.
+            jax.distributed.initialize(
+                initialization_timeout=max(int(seconds) - 5, 1),
+                heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_LEAVING, **given,
+            )
+        except Exception as error:  # of each kind of cluster its own
+            reason = checks.short(str(error).strip().partition("\n")[0] or type(error).__name__)
+            remedy = f"JAX could not bring the processes together: {reason}"
+            raise checks.BadArgument("coordinator", place.address, remedy) from error
         state = _state()
         place.count, place.index, place.together = state.num_processes, state.process_id, True
         connection._compare_counts()
@@ -103,8 +108,11 @@ class Connection:
 
     def _compare_counts(self) -> None:
         """JAX lets two processes begin that were told of different numbers of them."""
-        said = {"num_processes": self.place.count, "jtrust": _version(), "jax": jax.__version__,
-                "python": ".".join(platform.python_version_tuple()[:2])}
+        said = {
+            "num_processes": self.place.count, "version of jtrust": _version(),
+            "version of jax": jax.__version__,
+            "version of Python": ".".join(platform.python_version_tuple()[:2]),
+        }
         group.key_value_store().key_value_set(
             f"jtrust/hello/{self.place.index}", json.dumps(said)
         )
@@ -130,14 +138,15 @@ class Connection:
           in_order: whether all processes come to this together.
         """
         if in_order:
-            jax.distributed.shutdown()
+            # All is done and written; one that dies meanwhile changes nothing of it.
+            with contextlib.suppress(RuntimeError):
+                jax.distributed.shutdown()
             return
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         if self.first:
             time.sleep(_LINGER)
-        atexit._clear()  # JAX's own would wait for the others
-        os._exit(status)
+        os._exit(status)  # what JAX does at an ordinary exit would wait for the others
 
 
 def current() -> Connection | None:
@@ -149,6 +158,13 @@ def train_into(run_dir: Any) -> None:
     """Says where a run is kept, for the line that tells how it goes on."""
     if (connection := current()) is not None:
         connection.place.run_dir = str(run_dir)
+
+
+def _on_tpu_vm() -> bool:
+    """Whether JAX has found a TPU's chips on this machine, by files; it has not started by then."""
+    from jax._src import cloud_tpu_init
+
+    return cloud_tpu_init.running_in_cloud_tpu_vm
 
 
 def _state() -> Any:

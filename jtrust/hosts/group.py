@@ -18,6 +18,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from jtrust import checks
+from jtrust.training.mesh import check_processes
 
 T = TypeVar("T")
 
@@ -58,15 +59,25 @@ class Hosts:
 
     @classmethod
     def of(cls, devices: Mesh | Sequence[jax.Device] | int | None) -> Hosts:
-        """Those of a mesh, of devices, or of all devices that JAX shows."""
+        """Those of a mesh, of devices, or of all devices that JAX shows.
+
+        Raises:
+          BadArgument: devices that leave some processes out, or processes that JAX's distributed
+            runtime has not brought together.
+        """
         if not jax.distributed.is_initialized():
+            if jax.process_count() > 1:
+                raise checks.BadArgument(
+                    "jax.process_count()", jax.process_count(),
+                    "call jax.distributed.initialize() first",
+                )
             return cls()
         if isinstance(devices, Mesh):
             devices = list(devices.devices.flat)
-        if isinstance(devices, Sequence) and not any(
-            getattr(d, "process_index", 0) != jax.process_index() for d in devices
-        ):
-            return cls()  # a run of this process's own
+        if isinstance(devices, Sequence) and all(hasattr(d, "process_index") for d in devices):
+            check_processes(devices)
+            if {d.process_index for d in devices} == {jax.process_index()}:
+                return cls()  # a run of this process's own
         return cls(jax.process_index(), jax.process_count())
 
     @property
@@ -163,12 +174,12 @@ class Hosts:
         first = self.everyone(name, values)[0]
 
         def compare() -> None:
-            mine = json.loads(json.dumps(values))
-            for key, value in mine.items():
-                if value != first.get(key):
+            mine, other = (_flat(json.loads(json.dumps(x))) for x in (values, first))
+            for key in {**mine, **other}:
+                if mine.get(key) != other.get(key):
                     raise checks.BadArgument(
-                        key, value,
-                        f"process 0 of {self.count} has {checks.short(str(first.get(key)))}, "
+                        key, mine.get(key),
+                        f"process 0 of {self.count} has {checks.short(str(other.get(key)))}, "
                         f"process {self.index} must have the same",
                     )
 
@@ -186,6 +197,14 @@ class Hosts:
                 f"{_PATIENCE / 60:.0f} minutes"
             )
         return found
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """With what dictionaries among the values hold in their place."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= value if isinstance(value, dict) and value else {key: value}
+    return flat
 
 
 def key_value_store() -> Any:

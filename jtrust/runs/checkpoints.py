@@ -16,7 +16,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jtrust.hosts.group import Hosts, ToldElsewhere
+import jax
+
+from jtrust.hosts.group import Hosts
 from jtrust.runs.arrays import checksum, from_arrays, on_devices, to_arrays
 from jtrust.runs.checkpoint_reader import CheckpointReader, DamagedCheckpoint
 from jtrust.runs.shards import checksums
@@ -95,9 +97,12 @@ class CheckpointWriter:
         devices, between which iterations may come."""
         import orbax.checkpoint as ocp
 
-        active = set(range(self._hosts.count)) if self._hosts.several else None
+        first, active = 0, set(range(self._hosts.count))
+        if not self._hosts.several:  # a run of its own, though there may be other processes
+            first, active = jax.process_index(), {jax.process_index()}
         return ocp.options.MultiprocessingOptions(
-            primary_host=0, active_processes=active, barrier_sync_key_prefix="jtrust"
+            primary_host=first, active_processes=active if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"jtrust-{first}",
         )
 
     def write(self, step: int, state: Any) -> None:
@@ -132,8 +137,6 @@ class CheckpointWriter:
                 **{item: ocp.args.StandardSave(values) for item, values in items.items()},
                 checksums=ocp.args.JsonSave(claims),
             ))
-        except ToldElsewhere:
-            raise
         except Exception as error:  # Orbax and tensorstore raise nearly anything.
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise OSError(

@@ -206,6 +206,10 @@ class RunConfig:
         """The same with this user's signature, where the environment's name is one of code."""
         return dataclasses.replace(self, signature=permission.sign(self.env, self.env_options))
 
+    def check_code(self, run_dir: Path, allow_code: bool = False) -> None:
+        """Raises `BadArgument` where the environment's name is of code that nobody has allowed."""
+        permission.check(run_dir, self.env, self.env_options, self.signature, allow_code)
+
     def make_environment(self, run_dir: Path, allow_code: bool = False) -> Environment:
         """The run's environment, made again from its name and options.
 
@@ -217,7 +221,7 @@ class RunConfig:
           BadArgument: it was an object, or made by name and then changed; or its name is one of
             code that this user's own jtrust did not write there.
         """
-        permission.check(run_dir, self.env, self.env_options, self.signature, allow_code)
+        self.check_code(run_dir, allow_code)
         if not any(mark in self.env for mark in "/:+"):  # as every name that makes one has
             raise checks.BadArgument(
                 "env", None, f"the run was trained in {self.env}, an object; give it again from "

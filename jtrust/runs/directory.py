@@ -265,6 +265,7 @@ class SharedDirectory(RunDirectory):
     def __init__(self, path: str | os.PathLike, final: str | os.PathLike | None = None):
         super().__init__(path)
         self._final = None if final is None else Path(final)
+        self._seen: str | None = None
 
     def check_seen(self, token: str) -> None:
         """Raises `BadArgument` where this process does not see what the other has written."""
@@ -272,6 +273,7 @@ class SharedDirectory(RunDirectory):
         while True:
             try:
                 if self.token == token:
+                    self._seen = token
                     return
             except OSError:
                 pass
@@ -286,6 +288,8 @@ class SharedDirectory(RunDirectory):
     def settle(self) -> None:
         if self._final is not None:
             self.path, self._final = self._final, None
+            if self._seen is not None:
+                self.check_seen(self._seen)
 
     def abandon(self) -> None: ...
 

@@ -29,6 +29,7 @@ from jtrust.startup import check_platform
 from jtrust.training import Trainer, make_trainer
 from jtrust.training.build import TrainerOptions, check_names
 from jtrust.training.mesh import ON_CPU
+from jtrust.version import __version__
 
 _DEFAULT_CHECKPOINTS = 10
 
@@ -101,13 +102,13 @@ def train(
         checkpoint_every=checkpoint_every or _tenth(total_steps, trainer),
     )
     config = services.into(config)
-    _compare(hosts, config)
+    _compare(hosts, config, trainer)
     with contextlib.ExitStack() as stack:
         # From here on: a signal while the program compiles also leaves a run that can go on. It
         # is handed on when everything below is closed and unlocked.
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
         directory = _open(run_dir, config, stack, hosts) if kept else None
-        if directory is not None:
+        if directory is not None and hosts.first:
             config = config.signed()
         session = Session(
             trainer, config, directory, stop, stack, own_sinks, make_progress, hosts
@@ -138,7 +139,7 @@ def _open(
     """
     made: list[RunDirectory] = []
 
-    def create() -> tuple[str, str, str]:
+    def create() -> tuple[str, ...]:
         if run_dir is not None:
             directory = RunDirectory.create(run_dir)
         else:
@@ -147,7 +148,8 @@ def _open(
         stack.callback(directory.unlock)
         stack.callback(directory.abandon)
         made.append(directory)
-        return str(directory.path), str(directory.settled_path), directory.token
+        paths = (os.path.abspath(p) for p in (directory.path, directory.settled_path))
+        return *paths, directory.token
 
     path, final, token = hosts.agreed("run directory", create)
     return _seen(made[0] if hosts.first else SharedDirectory(path, final), token, hosts)
@@ -159,7 +161,7 @@ def _seen(directory: RunDirectory, token: str, hosts: Hosts) -> RunDirectory:
     return directory
 
 
-def _compare(hosts: Hosts, config: RunConfig) -> None:
+def _compare(hosts: Hosts, config: RunConfig, trainer: Trainer) -> None:
     """Has all processes be of one version and train the same.
 
     Raises:
@@ -167,9 +169,11 @@ def _compare(hosts: Hosts, config: RunConfig) -> None:
       ToldElsewhere: another differs.
     """
     if hosts.several:
-        own = ("wandb_id", "signature")  # each its own; the first one's are kept
+        # Each its own, of which the first one's are kept; and what the run was begun with.
+        own = ("wandb_id", "signature", "jtrust", "devices", "processes")
         fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
-        hosts.same("run", {"jax": jax.__version__, **fields})
+        versions = {"version of jtrust": __version__, "version of jax": jax.__version__}
+        hosts.same("run", {**versions, "devices": trainer.mesh.size, **fields})
 
 
 def resume(
@@ -229,11 +233,16 @@ def resume(
         if env is not None:
             env = describe_own(config, env)
         else:
-            env = config.make_environment(directory.path, allow_code)
-            config = config.signed() if allow_code else config
+            # Whose jtrust began the run is known where the first process is.
+            hosts.agreed("code", lambda: config.check_code(directory.path, allow_code))
+            allowed = allow_code or hosts.several
+            env = hosts.each_well(
+                "environment", lambda: config.make_environment(directory.path, allowed)
+            )
+            config = config.signed() if allow_code and hosts.first else config
         made = (env, devices, policy_network, value_network)
         trainer = hosts.each_well("trainer", lambda: config.make_trainer(*made))
-    _compare(hosts, config)
+    _compare(hosts, config, trainer)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
         directory = _held(directory, stack, hosts)

@@ -160,7 +160,9 @@ class Session:
             ))
         loop = HostLoop(self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping)
         state = loop.run(state, done, self.config.total_iterations)
-        self.hosts.barrier("end")
+        # A signal may have come too late for an iteration to be agreed on.
+        heard = [n for n in self.hosts.everyone("end", self.stop.number) if n is not None]
+        self.stop.number = max(heard, default=None)
         return Result(
             policy=self.trainer.policy_of(state),
             state=state,

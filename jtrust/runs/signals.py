@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -27,12 +28,12 @@ class StopRequest:
         `number`, and a second signal ends the process.
 
     Attributes:
-      number: the signal that came, or None.
+      number: the signal that came, or that all processes of the run stop for; None without one.
     """
 
     def __init__(self, hand_on: bool = False):
         self.number: int | None = None
-        self._hand_on = hand_on
+        self._hand_on, self._heard = hand_on, False
         self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> StopRequest:
@@ -54,16 +55,17 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is None:
-            self.number = number
+        if not self._heard:  # of this process's own: others may have set the number
+            self._heard = True
+            self.number = number if self.number is None else self.number
             return
         if self._hand_on:
             self._put_back()
             self._hand_on = number != self.number  # the same has then been heard
             signal.raise_signal(number)
             return
-        with contextlib.suppress(OSError):
-            os.write(2, b"jtrust: stopped; the last checkpoint is whole\n")
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), b"jtrust: stopped; the last checkpoint is whole\n")
         os._exit(exit_status(number))
 
 

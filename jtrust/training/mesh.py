@@ -58,15 +58,20 @@ def find_devices(devices: Sequence[jax.Device] | int | None) -> list[jax.Device]
             raise checks.BadArgument(
                 "devices", devices, "must be some of jax.devices(), or how many of them"
             )
-        processes = {getattr(device, "process_index", 0) for device in devices}
-        if len(processes) > 1 and len(processes) < jax.process_count():
-            raise checks.BadArgument(
-                "devices", devices,
-                f"must be of all {jax.process_count()} processes, or of this one alone",
-            )
+        check_processes(devices)
         return list(devices)
     count = checks.whole_number("devices", devices, maximum=len(jax.devices()), example=1)
     return _of_each_process(count)
+
+
+def check_processes(devices: Sequence[jax.Device]) -> None:
+    """Raises `BadArgument` for devices that leave some processes of the run out, or this one."""
+    processes = {getattr(device, "process_index", 0) for device in devices}
+    if len(processes) < jax.process_count() and processes != {jax.process_index()}:
+        raise checks.BadArgument(
+            "devices", devices,
+            f"must be of all {jax.process_count()} processes, or of this one alone",
+        )
 
 
 def _of_each_process(count: int) -> list[jax.Device]:

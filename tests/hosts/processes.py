@@ -47,16 +47,19 @@ class Process:
 
 @contextlib.contextmanager
 def started(
-    *commands: tuple[str, ...], devices: int = 1, environment: dict[str, str] | None = None
+    *commands: tuple[str, ...], devices: int = 1, environment: dict[str, str] | None = None,
+    folders: tuple[Path, ...] = (),
 ) -> Iterator[list[Process]]:
-    """A process for each command; whatever is left at the end is killed, by its number."""
+    """A process for each command, in `folders`; whatever is left at the end is killed, by its
+    number."""
     processes = []
     with tempfile.TemporaryDirectory() as folder:
         for i, command in enumerate(commands):
             out, err = Path(folder) / f"{i}.out", Path(folder) / f"{i}.err"
             with out.open("w") as o, err.open("w") as e:
                 processes.append(Process(subprocess.Popen(
-                    [sys.executable, *command], cwd=ROOT, stdout=o, stderr=e,
+                    [sys.executable, *command], cwd=folders[i] if folders else ROOT,
+                    stdout=o, stderr=e,
                     env=os.environ | {
                         "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
                         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",

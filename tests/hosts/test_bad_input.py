@@ -7,7 +7,7 @@ from tests.hosts.processes import TRAIN, end_all, free_port, started
 pytestmark = pytest.mark.slow
 
 
-def run(tmp_path, *differences, seconds=60):
+def run(tmp_path, *differences, seconds=60, folders=()):
     """Two processes whose commands differ so: [(status, what is said on standard error)]."""
     address = f"127.0.0.1:{free_port()}"
     commands = []
@@ -19,7 +19,7 @@ def run(tmp_path, *differences, seconds=60):
         commands.append((
             "-m", "jtrust", *TRAIN, *(word for pair in options.items() for word in pair)
         ))
-    with started(*commands) as processes:
+    with started(*commands, folders=folders) as processes:
         return [(status, err) for status, _, err in end_all(processes, seconds)]
 
 
@@ -33,7 +33,7 @@ def assert_one_line(err, *parts):
 def test_two_processes_of_one_number(tmp_path):
     ended = run(tmp_path, {}, {"--process-id": "1"}, {"--process-id": "1"})
     assert {status for status, _ in ended} <= {1, 2} and 2 in [status for status, _ in ended]
-    assert any("two processes" in err for _, err in ended), ended
+    assert any("two processes of this run have the number 1" in err for _, err in ended), ended
     for _, err in ended:
         assert_one_line(err)
 
@@ -57,10 +57,13 @@ def test_options_that_differ(tmp_path):
     assert_one_line(told, "hyperparameters", "process 0 of 2 has", "process 1 must have the same")
 
 
-def test_a_directory_that_only_the_first_sees(tmp_path):
-    other = str(tmp_path / "elsewhere" / "run")
-    (first, said), (second, told) = run(tmp_path, {}, {"--run-dir": other})
-    assert first == second == 0, (said, told)  # the first decides where a run is kept
+def test_the_first_decides_where_a_run_is_kept(tmp_path):
+    folders = (tmp_path / "a", tmp_path / "b")
+    for folder in folders:
+        folder.mkdir()
+    (first, said), (second, told) = run(tmp_path, *2 * ({"--run-dir": "run"},), folders=folders)
+    assert first == second == 0, (said, told)
+    assert (tmp_path / "a" / "run" / "config.json").exists() and not any(folders[1].iterdir())
 
 
 def test_environments_that_do_not_divide(tmp_path):

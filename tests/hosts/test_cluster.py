@@ -49,6 +49,16 @@ def test_one_process_where_no_others_are_told_of(environ):
     assert told(environ) is None
 
 
+def test_a_machine_of_cloud_tpu_asks_for_the_others():
+    assert told({}, on_tpu_vm=True) == Cluster("TPU")
+    assert told({"TPU_SKIP_MDS_QUERY": "1"}, on_tpu_vm=True) is None
+
+
+def test_mpirun_inside_an_allocation_of_slurm():
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}
+    assert told(allocation | OPEN_MPI) == Cluster("Open MPI")
+
+
 def test_one_process_where_that_is_said():
     assert told(SLURM, count=1) is None
 
@@ -97,15 +107,20 @@ PLACE = dict(address="h:80", count=2, index=1, seconds=10.0, run_dir="runs/a")
     ("UNAVAILABLE: Task /job:jax_worker heartbeat timeout", True, 1, "jtrust resume runs/a"),
     ("UNAVAILABLE: failed to connect to all addresses; Socket closed", True, 1, "is gone"),
     ("ALREADY_EXISTS: Aborted connect attempt as there is a request from a newer incarnation",
-     False, 2, "--process-id 1: given to two processes"),
-    ("ABORTED: 1 unexpectedly tried to connect with a different incarnation", True, 2,
-     "--process-id"),
+     False, 2, "two processes of this run have the number 1"),
+    ("ABORTED: 3 unexpectedly tried to connect with a different incarnation", True, 2,
+     "two processes of this run have the number 3"),
     ("INVALID_ARGUMENT: Unexpected task registered with task=2", False, 2,
-     "process 0 was told of fewer, and process 2 came"),
+     "process 2 came, and process 0 was told of fewer"),
 ])
 def test_an_abort_is_one_line(status, together, code, said):
     found, line = meaning(FATAL.format(status), Place(**PLACE, together=together))
     assert found == code and said in line and "\n" not in line
+
+
+def test_an_abort_of_a_failed_check_says_what_failed():
+    log = "noise\nF1127 12:53:45.8 83 x.cc:80] Check failed: a == b\n    @ 0x7f0 (unknown)\n"
+    assert meaning(log, Place())[1].endswith("Check failed: a == b")
 
 
 def test_an_abort_without_a_known_reason_says_the_last_line():

@@ -109,6 +109,8 @@ def test_a_signal_at_one_stops_all_and_they_go_on_exactly(whole, tmp_path):
     with together(2, *TRAIN, "--steps", LONG, "--run-dir", str(run_dir)) as processes:
         wait_for_rows(run_dir, 3)
         processes[1].popen.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # as schedulers do: everybody is told, one behind the other
+        processes[0].popen.send_signal(signal.SIGTERM)
         first, second = end_all(processes)
     assert first[0] == second[0] == 143, (first, second)
     assert "go on with: jtrust resume" in first[1]
