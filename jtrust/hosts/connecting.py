@@ -91,7 +91,10 @@ class Connection:
             )
         except Exception as error:  # of each kind of cluster its own
             reason = checks.short(str(error).strip().partition("\n")[0] or type(error).__name__)
-            remedy = f"JAX could not bring the processes together: {reason}"
+            remedy = (
+                f"JAX could not bring the processes together ({reason}); --num-processes 1 trains "
+                "alone"
+            )
             raise checks.BadArgument("coordinator", place.address, remedy) from error
         state = _state()
         place.count, place.index, place.together = state.num_processes, state.process_id, True

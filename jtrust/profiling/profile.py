@@ -121,6 +121,7 @@ def profile(
     iterations = checks.whole_number("iterations", iterations, maximum=10_000, example=5)
     repeats = checks.whole_number("repeats", repeats, maximum=1000, example=7)
     seed = checks.whole_number("seed", seed, minimum=0)
+    user_path("trace_dir", trace_dir)
     trainer = make_trainer(env, TRPO() if algorithm is None else algorithm, **options)
     hosts = Hosts.of(trainer.mesh)
     trace_path = Path(hosts.agreed("trace", lambda: str(_make_directory(trace_dir, hosts.several))))

@@ -54,7 +54,9 @@ def test_one_that_does_not_come(tmp_path):
 def test_options_that_differ(tmp_path):
     (first, _), (second, told) = run(tmp_path, {}, {"--max-kl": "0.02"})
     assert first == second == 2
-    assert_one_line(told, "hyperparameters", "process 0 of 2 has", "process 1 must have the same")
+    assert_one_line(
+        told, "--max-kl 0.02: process 0 of 2 has 0.01, process 1 must have the same"
+    )
 
 
 def test_the_first_decides_where_a_run_is_kept(tmp_path):

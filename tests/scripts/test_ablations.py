@@ -45,10 +45,10 @@ def test_without_folding_new_statistics_move_the_policy(point):
 
 def test_without_fresh_starts_episodes_begin_from_the_first_states_again(point):
     for trainer, again in zip(trainers(point, "fresh_starts"), (False, True), strict=True):
-        starts = per_shard(
+        starts = jax.jit(per_shard(
             lambda s, t=trainer: t.collection.reset_pool(s, environment_keys(s, 16)).position,
             trainer.mesh, (STATE_SPEC,), SHARDED,
-        )
+        ))
         first, _, third = [np.asarray(starts(s)) for s in two_iterations(trainer)[0]]
         assert len(np.unique(first)) == first.size
         assert np.array_equal(first, third) is again
@@ -83,7 +83,7 @@ def test_without_standardizing_advantages_keep_their_size(point):
             batch = trainer.preparation(state, trajectory, estimates, keys)[1]
             return estimates.advantages, batch.advantage
 
-        run = per_shard(of, trainer.mesh, (STATE_SPEC,), P(None, "envs"))
+        run = jax.jit(per_shard(of, trainer.mesh, (STATE_SPEC,), P(None, "envs")))
         sizes.append([np.asarray(x) for x in run(trainer.init(jax.random.key(0)))])
     (whole, standardized), (raw, kept) = sizes
     assert np.std(standardized) == pytest.approx(1, abs=1e-3) and abs(np.std(whole) - 1) > 0.1
