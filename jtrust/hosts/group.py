@@ -97,7 +97,7 @@ class Hosts:
         """
         if not self.several:
             return [value]
-        store, prefix = key_value_store(), self._prefix(name)
+        store, prefix = key_value_store(), self.new_place(name)
         store.key_value_set(f"{prefix}/{self.index}", json.dumps(value))
         found = [
             value if i == self.index else json.loads(self._read(f"{prefix}/{i}", name, i))
@@ -185,7 +185,8 @@ class Hosts:
 
         self.all_well(f"{name}-compared", compare)
 
-    def _prefix(self, name: str) -> str:
+    def new_place(self, name: str) -> str:
+        """Where the next use of a name has its keys, the same in every process."""
         _USED[name] += 1
         return f"jtrust/{name}/{_USED[name]}"
 

@@ -9,9 +9,6 @@ from jtrust.hosts.group import Hosts, key_value_store
 if TYPE_CHECKING:
     from jtrust.runs.signals import StopRequest
 
-# Sets of keys of the runs before in this process.
-_RUNS = [0]
-
 
 class Stopping(Protocol):
     """Asked before each iteration is dispatched."""
@@ -54,8 +51,7 @@ class Together:
     def __init__(self, hosts: Hosts, request: StopRequest, ahead: int):
         self._hosts, self._request, self._ahead = hosts, request, ahead
         self._store = key_value_store()
-        _RUNS[0] += 1
-        self._place = f"jtrust/stop-{_RUNS[0]}/"
+        self._place = f"{hosts.new_place('stop')}/"
         self._ended = self._told = False
         self._last: int | None = None
 

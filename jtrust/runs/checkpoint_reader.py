@@ -156,7 +156,7 @@ class CheckpointReader:
         """
         for look in range(_LOOKS):
             before, damage = self._state(step), {}
-            for candidate in self._candidates(step):
+            for candidate in self.candidates(step):
                 try:
                     arrays = self.read(candidate, policy_only, like)
                 except DamagedCheckpoint as error:
@@ -176,7 +176,7 @@ class CheckpointReader:
             "RUN_DIR", self.directory, f"none of its {len(damage)} checkpoints can be read whole"
         )
 
-    def _candidates(self, step: int | None) -> list[int]:
+    def candidates(self, step: int | None) -> list[int]:
         """Steps to try, the newest first."""
         steps = self.steps()
         if not steps:

@@ -57,7 +57,7 @@ def _read_together(
         lambda sharding, part: jax.tree.map(lambda _: sharding, part), shardings, like,
         is_leaf=lambda x: isinstance(x, NamedSharding),
     ))
-    steps = hosts.agreed("steps", lambda: reader.steps()[::-1] if step is None else [step])
+    steps = hosts.agreed("steps", lambda: reader.candidates(step))
     for candidate in steps:
         damage: list[str] = []
 

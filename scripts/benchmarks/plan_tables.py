@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/plan_tables.py             # all rows not there yet, then the tables
     python scripts/benchmarks/plan_tables.py --only ant  # those whose name holds the word
-    python scripts/benchmarks/plan_tables.py --tables    # the tables alone, of what there is
+    python scripts/benchmarks/plan_tables.py --page      # the tables alone, of what there is
 
 Each row is compiled in a process of its own and kept as docs/plan/data/NAME.json, so it goes on
 where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
@@ -11,11 +11,9 @@ and gymnax. Nothing is run, on any device.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 # From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(ROOT)
+from scripts.benchmarks import kept_rows
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
@@ -217,29 +217,7 @@ def _tpu_table(found: list[dict], steps: int) -> list[str]:
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--tables", action="store_true", help="only write the tables")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
-    given = parser.parse_args(args)
-    if given.row:
-        row = next(r for r in rows() if r.name == given.row)
-        text = json.dumps(compile_row(row), indent=1) + "\n"
-        DATA.mkdir(parents=True, exist_ok=True)
-        partial = row.path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.rename(row.path)
-        return
-    failed = []
-    for row in () if given.tables else rows():
-        if given.only in row.name and not row.path.exists():
-            print(row.name, flush=True)
-            command = [sys.executable, __file__, "--row", row.name]
-            if subprocess.run(command, check=False).returncode:
-                failed.append(row.name)
-    make_tables()
-    if failed:
-        raise SystemExit(f"not compiled: {', '.join(failed)}")
+    kept_rows.main(__file__, __doc__, rows(), compile_row, make_tables, args, {})
 
 
 if __name__ == "__main__":

@@ -12,13 +12,10 @@ and from published figures.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 # From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(ROOT)
+from scripts.benchmarks import kept_rows
 
 DATA, PAGE = ROOT / "docs/plan/pod", ROOT / "docs/plan/pod.md"
 NOTE = "compiled and computed, not run"
@@ -540,31 +538,9 @@ def _table(title: str, what: str, scalings: list[Scaling], weak: bool) -> list[s
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--page", action="store_true", help="only write the page")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
-    given = parser.parse_args(args)
-    if given.row:
-        row = next(r for r in rows() if r.name == given.row)
-        text = json.dumps(compile_row(row), indent=1) + "\n"
-        DATA.mkdir(parents=True, exist_ok=True)
-        partial = row.path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.rename(row.path)
-        return
-    failed = []
-    for row in () if given.page else rows():
-        if given.only in row.name and not row.path.exists():
-            from jtrust.planning.processes import QUIET
+    from jtrust.planning.processes import QUIET
 
-            print(row.name, flush=True)
-            command = [sys.executable, __file__, "--row", row.name]
-            if subprocess.run(command, check=False, env=os.environ | QUIET).returncode:
-                failed.append(row.name)
-    make_page()
-    if failed:
-        raise SystemExit(f"not compiled: {', '.join(failed)}")
+    kept_rows.main(__file__, __doc__, rows(), compile_row, make_page, args, QUIET)
 
 
 if __name__ == "__main__":

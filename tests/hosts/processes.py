@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,18 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from jtrust.runs.checkpoints import CheckpointReader
+from scripts.launch.local import commands, free_port
 
 ROOT = Path(__file__).parents[2]
 ENV = "tests.hosts.world:Line"
 TRAIN = ("train", ENV, "--num-envs", "8", "--unroll-length", "16", "--compilation-cache", "none",
          "--policy-layers", "8", "--value-layers", "8", "--checkpoint-every", "2")
 PER_ITERATION = 128
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @dataclasses.dataclass
@@ -78,12 +72,8 @@ def together(
     count: int, *command: str, devices: int = 1, environment: dict[str, str] | None = None
 ) -> contextlib.AbstractContextManager[list[Process]]:
     """The same command of jtrust's in `count` processes of one run."""
-    address = f"127.0.0.1:{free_port()}"
-    return started(*(
-        ("-m", "jtrust", *command, "--coordinator", address, "--num-processes", str(count),
-         "--process-id", str(i))
-        for i in range(count)
-    ), devices=devices, environment=environment)
+    whole = commands(["-m", "jtrust", *command], count, free_port())
+    return started(*map(tuple, whole), devices=devices, environment=environment)
 
 
 def one(*command: str, devices: int, gloo: bool = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.hosts.processes import free_port
+from scripts.launch.local import free_port
 from tests.hosts.world import Line
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.hosts.processes import TRAIN, end_all, free_port, started
+from scripts.launch.local import free_port
+from tests.hosts.processes import TRAIN, end_all, started
 
 pytestmark = pytest.mark.slow
 

@@ -41,7 +41,6 @@ def store(monkeypatch):
     for module in (group, stopping):
         monkeypatch.setattr(module, "key_value_store", lambda: store)
     monkeypatch.setattr(group, "_USED", group.collections.Counter())
-    monkeypatch.setattr(stopping, "_RUNS", [0])
     return store
 
 
@@ -49,7 +48,8 @@ def two(monkeypatch):
     """Stopping of two processes of one run, and their requests."""
     made = []
     for i in range(2):
-        monkeypatch.setattr(stopping, "_RUNS", [0])  # each process counts its own
+        # Each process counts its own.
+        monkeypatch.setattr(group, "_USED", group.collections.Counter())
         request = StopRequest()
         made.append((stopping.Together(Hosts(i, 2), request, AHEAD), request))
     return made

@@ -5,7 +5,7 @@ import sys
 import jax
 
 from jtrust.cli import main
-from tests.hosts.processes import free_port
+from scripts.launch.local import free_port
 
 if __name__ == "__main__":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -129,12 +129,14 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_configuration_that_no_run_has_is_refused(name, run_dir, capfd, monkeypatch):
-    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", None)  # nothing is read
+    monkeypatch.setattr(ocp.Checkpointer, "restore", None)  # nothing is read
     text = (run_dir / "config.json").read_text()
     for change in CONFIGS[name]:
         (run_dir / "config.json").write_text(text)
         edited(run_dir, change)
+        rows = (run_dir / "metrics.jsonl").read_bytes()
         refused(["resume", str(run_dir), "--devices", "1"], capfd)
+        assert (run_dir / "metrics.jsonl").read_bytes() == rows  # and nothing is lost
 
 
 @pytest.mark.parametrize("text", [
@@ -157,7 +159,7 @@ def test_a_configuration_that_is_no_object_is_refused(text, run_dir, capfd):
 def test_a_name_that_is_no_environments_is_refused_in_one_line(env, run_dir, capfd):
     edited(run_dir, put("env", value=env))
     for command in ("resume", "evaluate"):
-        refused([command, str(run_dir), "--allow-code"], capfd)
+        assert "root:" not in refused([command, str(run_dir), "--allow-code"], capfd)
 
 
 @pytest.mark.parametrize("options", [
@@ -166,8 +168,9 @@ def test_a_name_that_is_no_environments_is_refused_in_one_line(env, run_dir, cap
 ])
 def test_options_that_no_environment_takes_are_refused_in_one_line(options, run_dir, capfd):
     edited(run_dir, put("env_options", value=options))
+    (option,) = options
     for command in ("resume", "evaluate"):
-        refused([command, str(run_dir)], capfd)
+        assert option.replace("_", "-") in refused([command, str(run_dir)], capfd).replace("_", "-")
 
 
 # What is called.
@@ -264,7 +267,7 @@ def test_without_a_place_for_a_key_a_run_is_not_signed_and_that_is_said(
     env = jtrust.make_env("trap:Cart")
     with pytest.warns(UserWarning, match="--allow-code"):
         jtrust.train(env, total_steps=128, run_dir=tmp_path / "r", **SMALL)
-    refused(["evaluate", str(tmp_path / "r")], capfd)
+    assert "--allow-code" in refused(["evaluate", str(tmp_path / "r")], capfd)
     # A key that others can read proves nothing.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "jtrust").mkdir()
@@ -272,6 +275,8 @@ def test_without_a_place_for_a_key_a_run_is_not_signed_and_that_is_said(
     os.chmod(tmp_path / "jtrust" / "key", 0o644)
     with pytest.warns(UserWarning, match="--allow-code"):
         jtrust.train(env, total_steps=128, run_dir=tmp_path / "s", **SMALL)
+    for run in ("r", "s"):
+        assert json.loads((tmp_path / run / "config.json").read_text())["signature"] == ""
 
 
 @pytest.mark.parametrize("env", [
@@ -418,15 +423,16 @@ def test_a_link_inside_a_checkpoint_is_damage(name, run_dir, tmp_path):
 def test_a_pipe_is_not_waited_on(name, run_dir, capfd):
     (run_dir / name).unlink()
     os.mkfifo(run_dir / name)
-    refused(["resume", str(run_dir), "--steps", "384", "--devices", "1"], capfd)
+    said = refused(["resume", str(run_dir), "--steps", "384", "--devices", "1"], capfd)
+    assert str(run_dir) in said
 
 
 def test_a_file_without_an_end_is_not_read_to_it(run_dir, capfd):
     os.truncate(run_dir / "config.json", 2**40)  # takes no room on the disk
-    refused(["evaluate", str(run_dir)], capfd)
+    assert "config.json" in refused(["evaluate", str(run_dir)], capfd)
     os.truncate(run_dir / "256" / "checksums" / "metadata", 2**40)
     with pytest.warns(UserWarning, match="256 is damaged"):
-        CheckpointReader(run_dir).newest_whole()
+        assert CheckpointReader(run_dir).newest_whole()[0] == 128
 
 
 @pytest.mark.parametrize("line", [
