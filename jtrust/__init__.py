@@ -33,9 +33,9 @@ with collector_paused():
 __all__ = [
     "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
-    "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "describe",
-    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "resume",
-    "train", "trust_region", "wrappers",
+    "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
+    "describe", "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan",
+    "resume", "resume_many", "train", "train_many", "trust_region", "wrappers",
 ]
 
 
@@ -45,4 +45,8 @@ def __getattr__(name):
         from jtrust.planning import plan
 
         return plan
+    if name in ("compare", "resume_many", "train_many"):
+        from jtrust import sweeps
+
+        return getattr(sweeps, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

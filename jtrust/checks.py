@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import numbers
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,6 +75,21 @@ def _is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond what a float can be
         return False
+
+
+def text_as_number(name: str, text: str, kind: type[int] | type[float]) -> Any:
+    """The number that a text of the command line says, or raises `BadArgument`."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        wanted = "a whole number" if kind is int else "a number"
+        raise BadArgument(name, text, f"must be {wanted}") from error
+
+
+def installed(name: str, value: Any, module: str) -> None:
+    """Raises `BadArgument` where the module of an extra, called as the argument, is missing."""
+    if module not in sys.modules and importlib.util.find_spec(module) is None:
+        raise BadArgument(name, value, f"needs `pip install 'jtrust[{name}]'`")
 
 
 def whole_number(

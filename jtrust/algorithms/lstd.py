@@ -79,11 +79,18 @@ def solve_output_layer(
         "itn,jtn->ij", phi * some(weight) / phi[0].size, change, precision="highest"
     )
     matrix, right = mean_over((matrix, right), axis_name)
-    step = jnp.linalg.solve(matrix + _RIDGE * jnp.eye(start.size), right)
+    step = _solve(matrix + _RIDGE * jnp.eye(start.size), right)
     good = jnp.all(jnp.isfinite(step))
     return network.with_output_layer(params, jax.tree.map(
         lambda new, old: jnp.where(good, new, old), unravel(start + step), layer
     ))
+
+
+def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """The solution of one system of equations. Under `vmap` a CPU solves one after the other: all
+    at once they would wait on threads that its devices hold (`jtrust.runs.cpu_devices`)."""
+    one_by_one = jax.custom_batching.sequential_vmap(jnp.linalg.solve)
+    return jax.lax.platform_dependent(matrix, right, cpu=one_by_one, default=jnp.linalg.solve)
 
 
 def _along_layer(

@@ -16,7 +16,7 @@ from jtrust.hosts import aborts
 from jtrust.hosts.connecting import current
 from jtrust.hosts.group import ToldElsewhere
 
-COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "envs")
+COMMANDS = ("train", "sweep", "resume", "evaluate", "compare", "profile", "plan", "envs")
 
 USAGE = """\
 usage: jtrust COMMAND ...
@@ -24,8 +24,10 @@ usage: jtrust COMMAND ...
 Trust-region reinforcement learning, compiled end to end with JAX.
 
   jtrust train ENV        train a policy; ENV is SUITE/NAME, such as brax/ant
-  jtrust resume RUN_DIR   go on with a run from its newest checkpoint
+  jtrust sweep ENV        train seeds and settings as one program, or search settings
+  jtrust resume RUN_DIR   go on with a run, or a sweep, from its newest checkpoints
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
+  jtrust compare DIR...   runs and sweeps by setting, with intervals over seeds
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust envs             what ENV may be

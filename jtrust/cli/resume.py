@@ -58,10 +58,13 @@ def run(args: Sequence[str]) -> int:
     from jtrust.runs.cpu_devices import use_all_cores
     from jtrust.runs.directory import RunDirectory
     from jtrust.runs.progress import make_progress
+    from jtrust.sweeps.directory import is_sweep
 
     options = parse(ResumeOptions, "resume", args)
     connection = options.cluster.connect()
     use_compilation_cache(options.compilation_cache)
+    if is_sweep(options.run_dir):
+        return _sweep(options)
     config = RunDirectory.open(options.run_dir)[1]
     use_all_cores(
         config.num_envs, options.devices or config.devices, connection.count if connection else 1
@@ -72,3 +75,40 @@ def run(args: Sequence[str]) -> int:
         wandb=options.wanted("wandb"), allow_code=options.allow_code,
         make_progress=make_progress, hand_on_signals=False,
     ))
+
+
+def _sweep(options: ResumeOptions) -> int:
+    """Goes on with a sweep or a search."""
+    from jtrust.cli import sweep
+    from jtrust.runs.cpu_devices import use_cores_for_runs
+    from jtrust.sweeps.directory import SweepDirectory
+    from jtrust.sweeps.progress import make_sweep_progress
+    from jtrust.sweeps.sweep import resume_many
+
+    for name in ("keep_checkpoints", "tensorboard", "wandb"):
+        given = getattr(options, name)
+        if given not in (None, False):
+            raise checks.BadArgument(name, given, "a sweep goes on as it was begun; leave it out")
+    _, record = SweepDirectory.open_sweep(options.run_dir)
+    slots = [group["slots"] or 1 for group in record.groups]
+    use_cores_for_runs(max(slots, default=len(record.members)), options.devices)
+    if record.search:
+        from jtrust.sweeps.search import resume_search
+
+        found = resume_search(
+            options.run_dir, devices=options.devices, allow_code=options.allow_code,
+            make_progress=make_sweep_progress, hand_on_signals=False,
+        )
+        return sweep.finish_search(found, False, record.base["env"])
+    return sweep.finish(resume_many(
+        options.run_dir, options.steps, devices=options.devices, allow_code=options.allow_code,
+        make_progress=make_sweep_progress, hand_on_signals=False,
+    ), _Shown())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """How a sweep that went on is told of."""
+
+    json: bool = False
+    metric: str = "return"

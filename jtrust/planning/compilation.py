@@ -11,6 +11,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jtrust.training import Trainer
+from jtrust.training.memory import at_its_highest, parts_of_memory
 from jtrust.training.mesh import STATE_SPEC
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -40,8 +41,7 @@ class Compiled:
         """What it holds at its highest, bytes; None where XLA refused it and says no number."""
         if self.refused:
             return self.needed
-        memory = self.memory
-        return memory["arguments"] + memory["outputs"] + memory["temporaries"] - memory["aliased"]
+        return at_its_highest(self.memory)
 
 
 def compile_iteration(trainer: Trainer) -> Compiled:
@@ -66,12 +66,7 @@ def compile_lowered(lowered: Any, start: float) -> Compiled:
             raise
         return Compiled("", time.perf_counter() - start, {}, said, _needed(said))
     seconds = time.perf_counter() - start
-    found = program.memory_analysis()
-    memory = {
-        "arguments": found.argument_size_in_bytes, "outputs": found.output_size_in_bytes,
-        "temporaries": found.temp_size_in_bytes, "aliased": found.alias_size_in_bytes,
-    }
-    return Compiled(program.as_text(), seconds, memory)
+    return Compiled(program.as_text(), seconds, parts_of_memory(program))
 
 
 def _placed(part: Any, sharding: NamedSharding) -> Any:

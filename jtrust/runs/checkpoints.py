@@ -44,14 +44,21 @@ class CheckpointWriter:
       directory: of the run.
       keep: how many of the newest to keep; 0 keeps all.
       hosts: the processes whose devices hold the state; each writes what is on its own.
+      pool: writes, one behind the other; by default a thread of its own.
     """
 
-    def __init__(self, directory: Path, keep: int = 0, hosts: Hosts = ALONE):
+    def __init__(
+        self, directory: Path, keep: int = 0, hosts: Hosts = ALONE,
+        pool: concurrent.futures.Executor | None = None,
+    ):
         self.directory = Path(directory).absolute()
         self._keep, self._hosts = keep or None, hosts
         # Orbax would make a directory anew that somebody has moved away.
         self._identity = _identity(self.directory)
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._shared = pool is not None
+        self._pool = pool or concurrent.futures.ThreadPoolExecutor(
+            1, thread_name_prefix="checkpoint"
+        )
         self._pending: concurrent.futures.Future | None = None
 
     def save(self, step: int, state: Any) -> None:
@@ -77,8 +84,11 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        """Ends the writing thread; call `wait` first to learn of a failure."""
-        self._pool.shutdown()
+        """Ends what is under way; call `wait` first to learn of a failure."""
+        if not self._shared:
+            self._pool.shutdown()
+        elif self._pending is not None:
+            concurrent.futures.wait([self._pending])
 
     @functools.cached_property
     def _manager(self) -> Any:

@@ -21,10 +21,11 @@ from jtrust.runs.config import RunConfig
 from jtrust.runs.reading import MOST_BYTES, read_json
 
 CONFIG = "config.json"
+SWEEP = "sweep.json"  # of a directory that holds runs
 METRICS = "metrics.jsonl"
 LOCK = "lock"
 TEMPORARY = "config.json.tmp"
-_OURS = (CONFIG, METRICS, LOCK, TEMPORARY, "wandb")
+_OURS = (CONFIG, SWEEP, METRICS, LOCK, TEMPORARY, "wandb")
 _LONGEST_LINE = 2**20
 # A file system's caches may take some seconds to show what another machine has written.
 _SEEN_WITHIN = 20.0
@@ -65,11 +66,12 @@ class RunDirectory:
         final = user_path("run_dir", path)
         if final.name in ("", ".."):
             final = final.resolve()
-        if os.path.lexists(final / CONFIG):
-            raise checks.BadArgument(
-                "run_dir", path,
-                f"holds a run; go on with it by `jtrust resume {path}`, or name another directory",
-            )
+        for name, what in ((CONFIG, "a run"), (SWEEP, "a sweep")):
+            if os.path.lexists(final / name):
+                raise checks.BadArgument(
+                    "run_dir", path, f"holds {what}; go on with it by `jtrust resume {path}`, or "
+                    "name another directory",
+                )
         if os.path.lexists(final) and not final.is_dir():
             raise checks.BadArgument("run_dir", path, "is a file; name a directory")
         try:
@@ -157,21 +159,34 @@ class RunDirectory:
           BadArgument: no such directory, or one without a run, or a damaged configuration.
         """
         directory = cls(path)
-        if not directory.path.is_dir():
-            what = "is a file" if directory.path.exists() else "does not exist"
-            raise checks.BadArgument("RUN_DIR", path, f"{what}; give the directory of a run")
+        text = directory.read(CONFIG, "run")
+        return directory, RunConfig.from_json(text, str(path))
+
+    def read(self, name: str, what: str) -> str:
+        """The text of `name`, which makes this the directory of a `what`.
+
+        Raises:
+          BadArgument: no such directory, one without it, or a file that cannot be read.
+        """
+        path = self.path
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            raise checks.BadArgument("RUN_DIR", path, f"{found}; give the directory of a {what}")
         try:
-            directory._refuse_links()
-            text = read_plain(directory.config_path, MOST_BYTES).decode()
+            self._refuse_links()
+            return read_plain(path / name, MOST_BYTES).decode()
         except FileNotFoundError as error:
+            if name == CONFIG and (path / SWEEP).exists():
+                raise checks.BadArgument(
+                    "RUN_DIR", path, "is a sweep's; give the directory of one of its runs, in it"
+                ) from error
             raise checks.BadArgument(
-                "RUN_DIR", path, "holds no run (no config.json); give the directory of a run"
+                "RUN_DIR", path, f"holds no {what} (no {name}); give the directory of a {what}"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise checks.BadArgument(
-                "RUN_DIR", path, f"its config.json cannot be read ({_reason(error)})"
+                "RUN_DIR", path, f"its {name} cannot be read ({_reason(error)})"
             ) from error
-        return directory, RunConfig.from_json(text, str(path))
 
     def _refuse_links(self) -> None:
         """Raises `BadArgument` where what a run reads or writes would lie somewhere else."""
@@ -187,14 +202,18 @@ class RunDirectory:
 
     def write_config(self, config: RunConfig) -> None:
         """Writes `config.json`, whole or not at all."""
+        self.write(CONFIG, config.to_json())
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file, whole or not at all."""
         temporary = self.path / TEMPORARY
         temporary.unlink(missing_ok=True)
         with open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-            text = memoryview(config.to_json().encode())
-            while text:
-                text = text[file.write(text):]
+            left = memoryview(text.encode())
+            while left:
+                left = left[file.write(left):]
             os.fsync(file.fileno())
-        os.replace(temporary, self.config_path)
+        os.replace(temporary, self.path / name)
 
     def lock(self) -> None:
         """Keeps other processes from writing here until this one ends or calls `unlock`.

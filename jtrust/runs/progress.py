@@ -55,7 +55,7 @@ def _number(value: Any, digits: int = 1) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
@@ -73,7 +73,7 @@ def describe_row(row: Row, config: RunConfig, max_kl: float, first: bool) -> dic
         "length": _number(row["episode/length"], 0),
         "KL": kl,
         "entropy": f"{row['policy/entropy']:.2f}",
-        "time left": "-" if first else _duration(left),
+        "time left": "-" if first else duration(left),
     }
 
 

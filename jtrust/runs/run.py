@@ -87,7 +87,7 @@ def train(
     check_platform()
     kept = run_dir is not None or default_run_dir
     seed = checks.whole_number("seed", seed, minimum=0)
-    total_steps = _steps("steps" if default_run_dir else "total_steps", total_steps)
+    total_steps = step_count("steps" if default_run_dir else "total_steps", total_steps)
     if run_dir is not None:
         run_dir = user_path("run_dir", run_dir)
     if checkpoint_every is not None:
@@ -99,7 +99,7 @@ def train(
     trainer = hosts.each_well("trainer", lambda: _trainer_of(env, algorithm, options))
     config = RunConfig.describe(
         trainer, seed=seed, total_steps=total_steps,
-        checkpoint_every=checkpoint_every or _tenth(total_steps, trainer),
+        checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
     )
     config = services.into(config)
     _compare(hosts, config, trainer)
@@ -120,11 +120,11 @@ def train(
         return session.begin(seed)
 
 
-def _steps(name: str, steps: Any, example: int = 1_000_000) -> int:
+def step_count(name: str, steps: Any, example: int = 1_000_000) -> int:
     return checks.whole_number(name, steps, maximum=10**15, example=example)
 
 
-def _tenth(total_steps: int, trainer: Trainer) -> int:
+def default_checkpoint_every(total_steps: int, trainer: Trainer) -> int:
     """Iterations between checkpoints where nothing is said."""
     iterations = -(-total_steps // trainer.steps_per_iteration)
     return max(iterations // _DEFAULT_CHECKPOINTS, 1)
@@ -221,7 +221,7 @@ def resume(
     directory, config = hosts.each_well("open", lambda: _existing(run_dir))
     config = Services(keep_checkpoints, tensorboard, wandb).into(config)
     if total_steps is not None:
-        total_steps = _steps("steps", total_steps, config.total_steps)
+        total_steps = step_count("steps", total_steps, config.total_steps)
         config = dataclasses.replace(config, total_steps=total_steps)
     if trainer is not None:
         others = {"env": env, "policy_network": policy_network, "value_network": value_network,

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 
@@ -86,7 +87,7 @@ class Session:
                 helper = self.stack.enter_context(ThreadPoolExecutor(1))
                 first = CheckpointWriter(self.directory.path, hosts=self.hosts)
                 begun = helper.submit(
-                    _write_first, first, copied(state), self.directory, self.config
+                    write_first, first, copied(state), self.directory, self.config
                 )
             iterate = program.compile()
         writers: list[Sink] = []
@@ -177,8 +178,8 @@ def _devices(devices: int, processes: int) -> str:
     return f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
 
 
-def _write_first(
-    writer: CheckpointWriter, state: TrainState, directory: RunDirectory, config: RunConfig
+def write_first(
+    writer: CheckpointWriter, state: Any, directory: RunDirectory, config: RunConfig
 ) -> None:
     """Makes a run of a directory: a configuration is only ever found beside a checkpoint."""
     with contextlib.closing(writer):

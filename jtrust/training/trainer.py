@@ -179,7 +179,7 @@ class Trainer:
     @functools.cached_property
     def _init(self):
         return jax.jit(
-            per_shard(self._init_shard, self.mesh, REPLICATED, STATE_SPEC),
+            per_shard(self.init_shard, self.mesh, REPLICATED, STATE_SPEC),
             # A program that runs once need not be fast, but soon there.
             compiler_options=(
                 {"xla_backend_optimization_level": 0} if is_cpu(self.mesh) else None
@@ -193,7 +193,8 @@ class Trainer:
             compiler_options=compiler_options(self.mesh),
         )
 
-    def _init_shard(self, key: jax.Array) -> TrainState:
+    def init_shard(self, key: jax.Array) -> TrainState:
+        """What `init` does on one shard of the environments."""
         run_key, policy_key, value_key, variation_key = jax.random.split(key, 4)
         index = environment_index(self.collection.envs_per_device)
         environment = self.environment

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scripts.learning import statistics, tables
+from jtrust import statistics
+from scripts.learning import tables
 from scripts.learning.suite import SUITE, parse_arm
 
 Runs = dict[str, dict[str, list[dict]]]

@@ -10,7 +10,7 @@ import numpy as np
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from scripts.learning import statistics
+from jtrust import statistics
 from scripts.learning.suite import OURS, SUITE
 from scripts.learning.tables import common_end, ends, normalized, values_at
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.learning import statistics, tables
+from jtrust import statistics
+from scripts.learning import tables
 from scripts.learning.suite import SUITE, parse_arm
 
 # TRPO had no bonus for the entropy when most of its settings were tried, and stands for itself.

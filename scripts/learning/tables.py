@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.learning import statistics
+from jtrust import statistics
 from scripts.learning.suite import OURS, SUITE, Task
 
 ARMS = (*OURS, "brax-ppo", "sb3-trpo", "rejax-ppo")

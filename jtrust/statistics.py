@@ -6,11 +6,12 @@ Scores are {task: [returns of its seeds]}, normalised where tasks are put togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-Scores = Mapping[str, Sequence[float]]
+Scores = Mapping[str, Any]  # of arrays, or sequences, of numbers
 
 
 def interquartile_mean(scores: Scores) -> float:

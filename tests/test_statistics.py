@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scripts.learning import statistics
+from jtrust import statistics
 
 
 def test_the_interquartile_mean_leaves_out_both_quarters():

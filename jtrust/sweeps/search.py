@@ -1,0 +1,395 @@
+"""`jtrust sweep --search`: Optuna over the numbers of an algorithm, trials as members."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax
+
+from jtrust import checks, statistics
+from jtrust.algorithms import ALGORITHMS, Algorithm
+from jtrust.algorithms.defaults import SizeDependent
+from jtrust.environments import describe, make_env
+from jtrust.networks import NetworkConfig
+from jtrust.paths import user_path
+from jtrust.runs.config import RunConfig
+from jtrust.runs.matching import check_random_keys
+from jtrust.runs.metrics import Services
+from jtrust.runs.result import columns
+from jtrust.runs.run import default_checkpoint_every, step_count
+from jtrust.runs.signals import StopRequest
+from jtrust.startup import check_platform
+from jtrust.sweeps.comparison import Comparison, compare_rows, metric_key
+from jtrust.sweeps.directory import SweepDirectory, SweepRecord
+from jtrust.sweeps.members import Group, Member, hyperparameters, varied
+from jtrust.sweeps.session import MakeProgress, SweepSession
+from jtrust.sweeps.settings import Base, Settings, seeds_of
+from jtrust.sweeps.sweep import entry, evaluations, group_entry, open_sweep, sweep_devices
+from jtrust.sweeps.trials import Ranges, Study, Trials
+from jtrust.training import Trainer
+
+DATABASE = "search.sqlite"
+_SEEDS, _CONFIRM = 3, 8
+# Trials are begun in so many rounds, so that later ones know of earlier ones.
+_ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search came to.
+
+    Attributes:
+      env: its name.
+      algorithm: the same.
+      fixed: settings that all trials had.
+      trials: {"trial", "settings", "value", "state"} of each that ended, best first.
+      comparison: the best and the defaults, by fresh seeds; None before the search's end.
+      difference: of their interquartile means, and its 95 % interval by bootstrap over seeds; None
+        where there is none.
+      run_dir: where it is kept, or None.
+      stopped_by: number of the signal that ended it early, or None.
+    """
+
+    env: str
+    algorithm: str
+    fixed: Settings
+    trials: list[dict[str, Any]]
+    comparison: Comparison | None
+    difference: tuple[float, float, float] | None
+    run_dir: str | None
+    stopped_by: int | None
+
+    @property
+    def finished(self) -> int:
+        """Trials that have ended."""
+        return len(self.trials)
+
+    @property
+    def best(self) -> Settings:
+        """Settings of the best trial; {} where none has a value."""
+        return next((t["settings"] for t in self.trials if t["value"] is not None), {})
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the best is better than the defaults beyond the noise of seeds."""
+        return self.difference is not None and self.difference[1] > 0
+
+    @property
+    def command(self) -> str:
+        """Trains with the best settings."""
+        told = {**self.fixed, **{k: float(f"{v:.4g}") for k, v in self.best.items()}}
+        options = [
+            f"--{k.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
+            for k, v in told.items()
+        ]
+        return " ".join([
+            "jtrust train", shlex.quote(self.env), "--algorithm", self.algorithm, *options
+        ])
+
+    def as_json(self) -> dict[str, Any]:
+        """What `jtrust sweep --search N --json` prints."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        compared = None if self.comparison is None else self.comparison.as_json()
+        return found | {
+            "comparison": compared, "best": self.best, "beyond_noise": self.beyond_noise,
+            "command": self.command,
+        }
+
+    def as_text(self) -> str:
+        """The trials, the comparison, what it says and the command."""
+        lines = [
+            f"trial {t['trial']}: {t['state'] if t['value'] is None else format(t['value'], '.4g')}"
+            + "  " + ", ".join(f"{k} {v:.4g}" for k, v in t["settings"].items())
+            for t in self.trials
+        ]
+        if not self.best:
+            return "\n".join([*lines, "no trial came to its end with a value"])
+        if self.comparison is not None:
+            lines += ["", self.comparison.as_text(), ""]
+        if self.difference is not None:
+            middle, low, high = self.difference
+            lines.append(
+                f"best against the defaults, by fresh seeds: {middle:+.4g} [{low:+.4g}, {high:+.4g}]"
+                + (": beyond the noise of seeds" if low > 0 else
+                   ": worse, beyond the noise of seeds" if high < 0 else
+                   ": not beyond the noise of seeds")
+            )
+        return "\n".join([*lines, self.command])
+
+
+def search(
+    env: Any,
+    algorithm: Algorithm,
+    *,
+    trials: int,
+    ranges: Ranges,
+    metric: str = "return",
+    prune: bool = True,
+    seeds: int | Sequence[int] = _SEEDS,
+    seed: int = 0,
+    confirm: int = _CONFIRM,
+    total_steps: int = 1_000_000,
+    run_dir: str | os.PathLike | None = None,
+    at_once: int | None = None,
+    devices: Sequence[jax.Device] | int | None = None,
+    checkpoint_every: int | None = None,
+    keep_checkpoints: int = 0,
+    evaluate_every: int | None = None,
+    make_progress: MakeProgress | None = None,
+    default_run_dir: bool = False,
+    hand_on_signals: bool = True,
+    **fixed: Any,
+) -> SearchResult:
+    """Searches settings by Optuna's TPE; then trains the best and the defaults with fresh seeds.
+
+    Args:
+      env: a name for `jtrust.make_env`, or an environment.
+      algorithm: one of jtrust's.
+      trials: how many settings are tried; the first has the defaults, where they are in range.
+      ranges: {name: (low, high, whether by logarithm)} of numbers that the program takes as
+        arguments.
+      metric: as for `compare`; the mean over a trial's seeds is made as large as can be.
+      prune: end trials that are below the median of the earlier ones at the same iteration.
+      seeds: of each trial: how many, or which.
+      confirm: fresh seeds of the best and of the defaults at the end; 0 for no comparison.
+      at_once: how many runs share the program; by default a third of all trials.
+      **fixed: settings of all trials, by name.
+      seed, total_steps, run_dir, devices, checkpoint_every, keep_checkpoints, evaluate_every,
+      make_progress, default_run_dir, hand_on_signals: as for `train_many`.
+
+    Raises:
+      BadArgument, OSError, KeyboardInterrupt: as `train_many`.
+    """
+    check_platform()
+    checks.installed("search", trials, "optuna")
+    trials = checks.whole_number("search", trials, maximum=100_000, example=24)
+    confirm = checks.whole_number("confirm", confirm, minimum=0, maximum=1000)
+    kept = run_dir is not None or default_run_dir
+    total_steps = step_count("steps" if default_run_dir else "total_steps", total_steps)
+    services = Services(keep_checkpoints, False, False).checked(kept)
+    seed = checks.whole_number("seed", seed, minimum=0)
+    chosen = seeds_of(seeds, seed)
+    if run_dir is not None:
+        run_dir = user_path("run_dir", run_dir)
+    found = sweep_devices(devices)
+    environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
+    given = _given(algorithm) | dict(fixed)
+    base = Base(environment, {algorithm.name: type(algorithm)()}, {}, given)
+    trainer = base.trainer({}, found[:1])
+    _check_ranges(ranges, trainer)
+    described = RunConfig.describe(
+        trainer, seed=chosen[0], total_steps=total_steps,
+        checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
+    )
+    config = services.into(described)
+    config = config.signed() if kept else config
+    said = {
+        "trials": trials, "ranges": {k: list(v) for k, v in ranges.items()}, "prune": prune,
+        "metric": metric_key(metric), "seeds": chosen, "confirm": confirm, "given": given,
+        "seed": seed, "at_once": at_once,
+    }
+    record = SweepRecord(
+        base=dataclasses.asdict(config), members=[], groups=[], search=said,
+        make={"evaluate_every": evaluations(evaluate_every)},
+    )
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
+        directory = open_sweep(run_dir, config, record, stack, "search") if kept else None
+        return _Search(base, config, record, directory, found, stop, stack, make_progress).run()
+
+
+def resume_search(
+    run_dir: str | os.PathLike, *, devices: Sequence[jax.Device] | int | None = None,
+    allow_code: bool = False, make_progress: MakeProgress | None = None,
+    hand_on_signals: bool = True,
+) -> SearchResult:
+    """Goes on with a search: trials that were under way from their newest checkpoints.
+
+    Args:
+      run_dir: the search's directory.
+      devices, allow_code, make_progress, hand_on_signals: as for `resume_many`.
+
+    Raises:
+      BadArgument, OSError, KeyboardInterrupt: as `resume_many`.
+    """
+    check_platform()
+    found = sweep_devices(devices)
+    directory, record = SweepDirectory.open_sweep(run_dir)
+    checks.installed("search", str(run_dir), "optuna")
+    config = record.config({"changes": {}}, str(directory.path))
+    check_random_keys(config)
+    environment = config.make_environment(directory.path, allow_code)
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in record.search["given"].items()}
+    base = Base(environment, {config.algorithm: ALGORITHMS[config.algorithm]()}, {}, given)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
+        directory.lock()
+        stack.callback(directory.unlock)
+        return _Search(base, config, record, directory, found, stop, stack, make_progress).run()
+
+
+class _Search:
+    """One call of `search` or `resume_search`."""
+
+    def __init__(
+        self, base: Base, config: RunConfig, record: SweepRecord,
+        directory: SweepDirectory | None, devices: list[jax.Device], stop: StopRequest,
+        stack: contextlib.ExitStack, make_progress: MakeProgress | None,
+    ):
+        self._base, self._config, self._record = base, config, record
+        self._directory, self._devices = directory, devices
+        self._said = record.search
+        self._trainers: dict[str, Trainer] = {}
+        default = self._trainer({})
+        ranges = self._ranges
+        ends = [
+            self._trainer({name: r[i] for name, r in ranges.items()}) for i in range(2)
+        ]
+        total = self._said["trials"] * len(self._said["seeds"]) + 2 * self._said["confirm"]
+        at_once = self._said["at_once"]
+        rounds = -(-self._said["trials"] // _ROUNDS) * len(self._said["seeds"])
+        first = self._member("defaults", self._said["seed"], {})
+        slots = record.groups[0]["slots"] if record.groups else None
+        of_devices = record.groups[0]["devices"] if record.groups else None
+        self._group = Group([first], varied([default, *ends]), slots, of_devices)
+        if not record.groups:
+            record.groups.append(group_entry(dataclasses.replace(self._group, members=[])))
+        self._session = SweepSession(
+            [self._group], [first], record, directory, devices, at_once, stop, stack, None,
+            make_progress, expected=total, wanted=min(rounds, total),
+        )
+
+    @property
+    def _ranges(self) -> dict[str, tuple[float, float, bool]]:
+        return {k: cast(Any, tuple(v)) for k, v in self._said["ranges"].items()}
+
+    def run(self) -> SearchResult:
+        session, said = self._session, self._said
+        defaults = {
+            name: _default(self._trainer({}), name) for name in self._ranges
+        }
+        path = None if self._directory is None else self._directory.path / DATABASE
+        study = Study(path, self._ranges, defaults, said["seed"], said["prune"])
+        session.progress.note(
+            f"{said['trials']} trials x {len(said['seeds'])} seeds, then "
+            f"{said['confirm']} fresh seeds of the best and of the defaults; 1 program to compile"
+        )
+        source = Trials(
+            study, said["trials"], said["seeds"], said["confirm"], said["metric"], self._enter,
+            self._group, session.keeper, session.progress, session.left,
+        )
+        session.train_from(source, 0, self._group)
+        comparison, difference = self._compared()
+        return SearchResult(
+            self._config.env, self._config.algorithm, said["given"], study.finished(), comparison,
+            difference, None if self._directory is None else str(self._directory.path),
+            session.stop.number,
+        )
+
+    def _trainer(self, settings: Settings) -> Trainer:
+        key = repr(sorted(settings.items()))
+        if key not in self._trainers:
+            self._trainers[key] = self._base.trainer(settings, self._devices[:1])
+        return self._trainers[key]
+
+    def _member(self, name: str, seed: int, settings: Settings) -> Member:
+        trainer = self._trainer(settings)
+        config = RunConfig.describe(
+            trainer, seed=seed, total_steps=self._config.total_steps,
+            checkpoint_every=self._config.checkpoint_every,
+            keep_checkpoints=self._config.keep_checkpoints, signature=self._config.signature,
+        )
+        return Member(name, seed, settings, trainer, config)
+
+    def _enter(self, name: str, seed: int, settings: Settings) -> Member:
+        """A member, entered in the record."""
+        member = self._member(name, seed, settings)
+        if all(one["name"] != name for one in self._record.members):
+            self._record.members.append(entry(self._config, member))
+            self._record.groups[0]["members"].append(name)
+            if self._directory is not None:
+                self._directory.write_record(self._record)
+        self._session.enter(member)
+        return member
+
+    def _compared(self) -> tuple[Comparison | None, tuple[float, float, float] | None]:
+        """The best beside the defaults, where all runs of both have come to their end."""
+        runs = []
+        for member in self._session.members:
+            if not member.name.startswith(("best,", "defaults,")):
+                continue
+            if not self._session.is_over(member):
+                return None, None
+            rows = self._session.rows(member)
+            label = {"which": member.name.partition(",")[0], **member.settings}
+            runs.append((member.name, member.seed, label, columns(rows), ""))
+        if not runs:
+            return None, None
+        found = compare_rows(runs, self._said["metric"])
+        scores = {one.settings["which"]: one.values for one in found.settings}
+        if not all(len(scores.get(name, [])) > 1 for name in ("best", "defaults")):
+            return found, None
+        ours, theirs = ({"": scores[name]} for name in ("best", "defaults"))
+
+        def gain(a: Any, b: Any) -> float:
+            return statistics.interquartile_mean(a) - statistics.interquartile_mean(b)
+
+        return found, (gain(ours, theirs), *statistics.bootstrap_interval(gain, ours, theirs))
+
+
+def _given(algorithm: Algorithm) -> Settings:
+    """What an algorithm was told that is not its default, by name.
+
+    Raises:
+      BadArgument: one of a user's own, which could not be made again.
+    """
+    if ALGORITHMS.get(getattr(algorithm, "name", "")) is not type(algorithm):
+        raise checks.BadArgument(
+            "algorithm", algorithm, f"must be one of jtrust's own: {', '.join(ALGORITHMS)}"
+        )
+    found = {}
+    for field in dataclasses.fields(algorithm):
+        value = getattr(algorithm, field.name)
+        if isinstance(value, SizeDependent):
+            continue
+        if isinstance(field.default, SizeDependent) or value != field.default:
+            found[field.name] = value
+    return found
+
+
+def _check_ranges(ranges: Ranges, trainer: Trainer) -> None:
+    """Raises `BadArgument` for ranges of what shapes the program, of nothing, or of what there is
+    not."""
+    if not ranges:
+        raise checks.BadArgument(
+            "search", "without a range", "needs ranges, such as --max-kl 0.003:0.03:log"
+        )
+    shape = [f.name for f in dataclasses.fields(NetworkConfig)]
+    shape += ["num_envs", "unroll_length", "action_bins"]
+    fields = {f.name: f for f in dataclasses.fields(trainer.algorithm)}
+    for name in ranges:
+        shapes = name in shape or (name in fields and fields[name].metadata.get("static"))
+        if shapes:
+            raise checks.BadArgument(
+                name, "a range", "shapes the program; search numbers alone, and give it one value"
+            )
+        if name not in fields:
+            raise checks.BadArgument(
+                name, "a range", f"{trainer.algorithm.name} has no such setting"
+            )
+
+
+def _default(trainer: Trainer, name: str) -> Any:
+    """What a setting is where nothing is said of it."""
+    for part in hyperparameters(trainer):
+        if hasattr(part, name):
+            value = getattr(part, name)
+            return float(value) if checks.is_number(value) else None
+    return None
+
+

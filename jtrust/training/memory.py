@@ -1,0 +1,45 @@
+"""What a compiled program needs of a device's memory, and what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def parts_of_memory(program: Any) -> dict[str, int]:
+    """Bytes on one device of arguments, outputs, temporaries, and of what outputs share with
+    arguments, of what `jax.jit(...).lower(...).compile()` gave."""
+    found = program.memory_analysis()
+    return {
+        "arguments": found.argument_size_in_bytes, "outputs": found.output_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes, "aliased": found.alias_size_in_bytes,
+    }
+
+
+def at_its_highest(parts: dict[str, int]) -> int:
+    """Bytes that a program holds at most at a time, of `parts_of_memory`."""
+    return parts["arguments"] + parts["outputs"] + parts["temporaries"] - parts["aliased"]
+
+
+def available(devices: Sequence[jax.Device]) -> int | None:
+    """Bytes of memory that each of these devices can have; None where nobody says.
+
+    CPU devices share what the machine has left.
+    """
+    first = devices[0]
+    if first.platform == "cpu":
+        left = _left_on_this_machine()
+        return None if left is None else left // len(devices)
+    stats = first.memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
+def _left_on_this_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # no Linux
+        return None
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")), None)
