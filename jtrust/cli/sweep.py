@@ -31,8 +31,8 @@ class SweepOptions(EnvironmentOptions):
     """Steps of each environment per iteration; 64."""
     action_bins: tuple[str, ...] = ()  # type: ignore[assignment]
     """Cut each action dimension into this many values."""
-    seeds: int = 8
-    """How many seeds of each setting."""
+    seeds: int | None = None
+    """How many seeds of each setting; by default 8, in a search 3."""
     seed: int = 0
     """The first of them."""
     zip: Annotated[bool, FlagCreatePairsOff] = False
@@ -139,8 +139,9 @@ def _train(options: SweepOptions, algorithms: list[Any], settings: dict[str, Any
     from jtrust.sweeps.progress import make_sweep_progress
     from jtrust.sweeps.sweep import train_many
 
+    seeds = 8 if options.seeds is None else options.seeds
     return train_many(
-        _prepared(options, options.seeds), algorithms, seeds=options.seeds, seed=options.seed,
+        _prepared(options, seeds), algorithms, seeds=seeds, seed=options.seed,
         total_steps=options.steps, run_dir=options.run_dir, zip=options.zip,
         at_once=options.at_once, devices=options.devices,
         checkpoint_every=options.checkpoint_every, keep_checkpoints=options.keep_checkpoints,
@@ -150,7 +151,7 @@ def _train(options: SweepOptions, algorithms: list[Any], settings: dict[str, Any
     )
 
 
-def _search(options: SweepOptions, algorithms: list[Any], settings: dict[str, Any]) -> int:
+def _search(options: Any, algorithms: list[Any], settings: dict[str, Any]) -> int:
     from jtrust.sweeps.progress import make_sweep_progress
     from jtrust.sweeps.search import search
 
@@ -168,10 +169,11 @@ def _search(options: SweepOptions, algorithms: list[Any], settings: dict[str, An
                 "or one value"
             )
         (ranges if isinstance(values[0], Range) else fixed)[name] = values[0]
+    seeds = 3 if options.seeds is None else options.seeds
     found = search(
-        _prepared(options, options.seeds), algorithms[0], trials=options.search,
+        _prepared(options, seeds * options.search), algorithms[0], trials=options.search,
         ranges={name: (r.low, r.high, r.log) for name, r in ranges.items()},
-        metric=options.metric, prune=options.prune, seeds=options.seeds, seed=options.seed,
+        metric=options.metric, prune=options.prune, seeds=seeds, seed=options.seed,
         total_steps=options.steps, run_dir=options.run_dir, at_once=options.at_once,
         devices=options.devices, checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, evaluate_every=options.evaluate_every,

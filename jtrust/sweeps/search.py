@@ -30,13 +30,16 @@ from jtrust.sweeps.members import Group, Member, hyperparameters, varied
 from jtrust.sweeps.session import MakeProgress, SweepSession
 from jtrust.sweeps.settings import Base, Settings, seeds_of
 from jtrust.sweeps.sweep import entry, evaluations, group_entry, open_sweep, sweep_devices
-from jtrust.sweeps.trials import Ranges, Study, Trials
+from jtrust.sweeps.trials import BEHIND, Ranges, Study, Trials
 from jtrust.training import Trainer
 
 DATABASE = "search.sqlite"
 _SEEDS, _CONFIRM = 3, 8
 # Trials are begun in so many rounds, so that later ones know of earlier ones.
 _ROUNDS = 3
+
+
+_STATES = {"pruned": BEHIND, "fail": "failed", "complete": "complete"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class SearchResult:
       env: its name.
       algorithm: the same.
       fixed: settings that all trials had.
+      defaults: of what was searched.
       trials: {"trial", "settings", "value", "state"} of each that ended, best first.
       comparison: the best and the defaults, by fresh seeds; None before the search's end.
       difference: of their interquartile means, and its 95 % interval by bootstrap over seeds; None
@@ -58,6 +62,7 @@ class SearchResult:
     env: str
     algorithm: str
     fixed: Settings
+    defaults: Settings
     trials: list[dict[str, Any]]
     comparison: Comparison | None
     difference: tuple[float, float, float] | None
@@ -103,18 +108,20 @@ class SearchResult:
     def as_text(self) -> str:
         """The trials, the comparison, what it says and the command."""
         lines = [
-            f"trial {t['trial']}: {t['state'] if t['value'] is None else format(t['value'], '.4g')}"
-            + "  " + ", ".join(f"{k} {v:.4g}" for k, v in t["settings"].items())
-            for t in self.trials
+            f"trial {t['trial']}: {_outcome(t)}  "
+            + ", ".join(f"{k} {v:.4g}" for k, v in t["settings"].items()) for t in self.trials
         ]
         if not self.best:
             return "\n".join([*lines, "no trial came to its end with a value"])
+        if self.best == self.defaults:
+            lines.append("no setting was better than the defaults")
         if self.comparison is not None:
             lines += ["", self.comparison.as_text(), ""]
         if self.difference is not None:
             middle, low, high = self.difference
             lines.append(
-                f"best against the defaults, by fresh seeds: {middle:+.4g} [{low:+.4g}, {high:+.4g}]"
+                "best against the defaults, by fresh seeds: "
+                f"{middle:+.4g} [{low:+.4g}, {high:+.4g}]"
                 + (": beyond the noise of seeds" if low > 0 else
                    ": worse, beyond the noise of seeds" if high < 0 else
                    ": not beyond the noise of seeds")
@@ -281,14 +288,14 @@ class _Search:
         )
         source = Trials(
             study, said["trials"], said["seeds"], said["confirm"], said["metric"], self._enter,
-            self._group, session.keeper, session.progress, session.left,
+            self._group, session.keeper, session.progress, session.left, self._record.ended,
         )
         session.train_from(source, 0, self._group)
         comparison, difference = self._compared()
         return SearchResult(
-            self._config.env, self._config.algorithm, said["given"], study.finished(), comparison,
-            difference, None if self._directory is None else str(self._directory.path),
-            session.stop.number,
+            self._config.env, self._config.algorithm, said["given"], defaults, study.finished(),
+            comparison, difference,
+            None if self._directory is None else str(self._directory.path), session.stop.number,
         )
 
     def _trainer(self, settings: Settings) -> Trainer:
@@ -340,6 +347,11 @@ class _Search:
             return statistics.interquartile_mean(a) - statistics.interquartile_mean(b)
 
         return found, (gain(ours, theirs), *statistics.bootstrap_interval(gain, ours, theirs))
+
+
+def _outcome(trial: dict[str, Any]) -> str:
+    value = trial["value"]
+    return _STATES[trial["state"]] if value is None else f"{value:.4g}"
 
 
 def _given(algorithm: Algorithm) -> Settings:

@@ -122,6 +122,15 @@ class SlotLoop:
         """Until no run is left; those that a signal stops are ended with their states."""
         self._fill()
         iteration = 0
+        while self._busy:
+            iteration = self._iterate(iterate, iteration)
+            if self._busy:
+                self._end_all()
+                return
+            self._fill()  # with what may follow from the last ones
+
+    def _iterate(self, iterate: Callable, iteration: int) -> int:
+        """Until no slot is taken, or somebody stops it; how many iterations there were."""
         while self._busy and self._stopping.goes_on(iteration):
             self._states, metrics = iterate(self._placed, self._states)
             iteration += 1
@@ -134,8 +143,7 @@ class SlotLoop:
                 self._drain()  # who comes next may depend on what they have come to
                 self._fill()
         self._drain()
-        if self._busy:
-            self._end_all()
+        return iteration
 
     def _drain(self) -> None:
         while self._pending:

@@ -48,7 +48,7 @@ class Study:
         from sqlalchemy.engine import URL
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._ranges = ranges
+        self._ranges, self._defaults = ranges, defaults
         storage = None if path is None else str(URL.create("sqlite", database=str(path)))
         pruner: Any = optuna.pruners.NopPruner()
         if prune:
@@ -109,11 +109,15 @@ class Study:
         else:
             self._study.tell(number, value)
 
+    def is_default(self, settings: Settings) -> bool:
+        """Whether these are the defaults."""
+        return all(settings[name] == self._defaults[name] for name in self._ranges)
+
     def finished(self) -> list[dict[str, Any]]:
         """{"trial", "settings", "value", "state"} of those that have ended, best first."""
         found = [
-            {"trial": t.number, "settings": dict(t.params), "value": t.value,
-             "state": t.state.name.lower()}
+            {"trial": t.number, "settings": dict(t.params), "state": t.state.name.lower(),
+             "value": t.value if t.state == self._optuna.trial.TrialState.COMPLETE else None}
             for t in self._study.trials if t.state.is_finished()
         ]
         return sorted(found, key=lambda t: -np.inf if t["value"] is None else -t["value"])
@@ -133,13 +137,15 @@ class Trials:
       keeper: begins them.
       progress: shows it.
       left: told of each run that has ended.
+      ended: {name: why} of runs that ended before their last iteration.
     """
 
     def __init__(
         self, study: Study, count: int, seeds: Sequence[int], confirm: int, metric: str,
         make: Callable[[str, int, Settings], Member], group: Group, keeper: Keeper,
-        progress: SweepProgress, left: Callable[[MemberRun], None],
+        progress: SweepProgress, left: Callable[[MemberRun], None], ended: Mapping[str, str],
     ):
+        self._ended = dict(ended)
         self._study, self._count, self._seeds, self._confirm = study, count, seeds, confirm
         self._metric, self._make, self._group = metric, make, group
         self._keeper, self._progress, self._left = keeper, progress, left
@@ -154,7 +160,9 @@ class Trials:
 
     @property
     def more(self) -> bool:
-        return bool(self._waiting) or self._study.asked < self._count or not self._confirming
+        if self._waiting or self._study.asked < self._count:
+            return True
+        return not self._confirming and not self._values
 
     def arrivals(self, free: int) -> Sequence[Arrival]:
         while len(self._waiting) < free and self._study.asked < self._count:
@@ -164,7 +172,7 @@ class Trials:
         found: list[Arrival] = []
         while self._waiting and len(found) < free:
             member = self._waiting.popleft()
-            if self._keeper.is_finished(member):
+            if member.name in self._ended or self._keeper.is_finished(member):
                 self._take_stored(member)
             else:
                 found.append(self._keeper.prepare(member, self._group))
@@ -224,18 +232,19 @@ class Trials:
         self._progress.note(f"trial {number}: {shown}")
 
     def _take_stored(self, member: Member) -> None:
-        """A run that came to its end before the search was stopped."""
+        """A run that came to its end, one way or the other, before the search was stopped."""
         self._progress.left(member.name)
-        number = self._trial_of.get(member.name)
+        number, why = self._trial_of.get(member.name), self._ended.get(member.name)
         if number is not None:
-            rows = self._keeper.rows(member)
-            self._note(number, member.seed, last_value(columns(rows), self._metric), False)
+            rows = [] if why else self._keeper.rows(member)
+            value = last_value(columns(rows), self._metric)
+            self._note(number, member.seed, value, why == BEHIND)
 
     def _compare(self) -> None:
         """The best trial and the defaults, with seeds that neither has had."""
         self._confirming = True
         best = next((t for t in self._study.finished() if t["value"] is not None), None)
-        if best is None or not self._confirm:
+        if best is None or not self._confirm or self._study.is_default(best["settings"]):
             return
         for name, settings in (("best", best["settings"]), ("defaults", {})):
             for seed in range(FRESH_SEEDS, FRESH_SEEDS + self._confirm):

@@ -1,4 +1,4 @@
-"""All seeds of an arm as one program, by `vmap`, on one CPU device or one accelerator.
+"""All seeds of an arm as one program, `jtrust.train_many`, on one CPU device or one accelerator.
 
     python -m scripts.learning.together TASK ARM FIRST_SEED SEEDS SHARE FILE
 
@@ -10,22 +10,17 @@ run alone.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jtrust
-from jtrust.runs.metrics import to_row
-from jtrust.training import evaluate_policy
-from jtrust.training.mesh import compiler_options
+from jtrust.runs import run_episodes
 from scripts.learning import worker
 from scripts.learning.suite import Task, parse_arm, shortened
 
@@ -39,69 +34,51 @@ def run(
     What there is after an evaluation is given to `keep`, for who ends this process.
     """
     arm = worker.configure(task, algorithm, settings)
-    environment = jtrust.make_env(task.env, **task.make)
-    trainer = arm.trainer(environment, devices=1)
-    iterations = arm.iterations(task)
-    between = max(iterations // worker.EVALUATIONS, 1)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    trainer = arm.trainer(jtrust.make_env(task.env, **task.make), devices=1)
+    rows: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
+    before = {seed: _untrained(trainer, seed) for seed in seeds}
 
-    @functools.partial(jax.jit, compiler_options=compiler_options(trainer.mesh))
-    def train(states):
-        return jax.lax.scan(
-            lambda states, _: jax.vmap(trainer.iterate)(states), states, length=between
-        )
+    def make_sinks(member: Any) -> list[Callable]:
+        def note(info: jtrust.IterationInfo) -> None:
+            rows[member.seed].append(dict(info.row))
+            whole = len({len(of_seed) for of_seed in rows.values()}) == 1
+            if whole and info.row["evaluation/return"] is not None:
+                keep(_by_seed(rows, before))
 
-    def act(parameters, observation, keys):
-        return trainer.policy(*parameters, observation).mode()
+        return [note]
 
-    @jax.jit
-    @jax.vmap
-    def evaluate(parameters, seed):
-        key = jax.random.key(1_000_000 + seed)
-        found = evaluate_policy(trainer.environment, act, parameters, key, worker.EPISODES)
-        return jnp.mean(found["return"])
+    jtrust.train_many(
+        trainer, seeds=list(seeds), total_steps=task.steps, devices=1, make_sinks=make_sinks,
+        evaluate_every=max(arm.iterations(task) // worker.EVALUATIONS, 1),
+    )
+    return _by_seed(rows, before)
 
-    seconds = 0.0
-    states = jax.vmap(trainer.init)(keys)
-    rows: list[dict[str, Any]] = []
-    found: dict[str, list] = {"step": [], "seconds": [], "return": []}
-    for done in range(0, iterations + 1, between):
-        if done:
-            begun = time.perf_counter()
-            states, metrics = train(states)
-            metrics = jax.device_get(metrics)
-            seconds += time.perf_counter() - begun
-            rows += [
-                {key: x[i] for key, x in metrics.items()} | {
-                    "step": (done - between + i + 1) * trainer.steps_per_iteration,
-                    "time/seconds": seconds,
-                } for i in range(between)
-            ]
-        found["step"].append(done * trainer.steps_per_iteration)
-        found["seconds"].append(round(seconds, 2))
-        found["return"].append(np.asarray(
-            evaluate((states.policy, states.observation_statistics), jnp.asarray(seeds))
-        ))
-        if done:
-            keep(_by_seed(seeds, rows, found))
-    return _by_seed(seeds, rows, found)
+
+def _untrained(trainer: jtrust.Trainer, seed: int) -> float:
+    policy = trainer.policy_of(trainer.init(jax.random.key(seed)))
+    return float(np.mean(
+        run_episodes(policy, trainer.environment, worker.EPISODES)["return"]
+    ))
 
 
 def _by_seed(
-    seeds: range, rows: list[dict[str, Any]], found: dict[str, list]
+    rows: dict[int, list[dict[str, Any]]], before: dict[int, float]
 ) -> dict[str, dict[str, Any]]:
-    return {
-        str(seed): {
-            "train": worker.thinned([_of_seed(row, i) for row in rows]),
-            "evaluations": found | {"return": [worker.short(x[i]) for x in found["return"]]},
-            "together": len(seeds),
-        } for i, seed in enumerate(seeds)
-    }
-
-
-def _of_seed(row: dict[str, Any], i: int) -> dict[str, Any]:
-    """One seed's metrics, without what is not there yet, as in metrics.jsonl."""
-    return to_row({k: float(v[i]) if np.ndim(v) else v for k, v in row.items()})
+    found = {}
+    for seed, of_seed in rows.items():
+        points = [row for row in of_seed if row["evaluation/return"] is not None]
+        found[str(seed)] = {
+            "train": worker.thinned(of_seed),
+            "evaluations": {
+                "step": [0, *(row["step"] for row in points)],
+                "seconds": [0.0, *(round(row["time/seconds"], 2) for row in points)],
+                "return": [worker.short(x) for x in (
+                    before[seed], *(row["evaluation/return"] for row in points)
+                )],
+            },
+            "together": len(rows),
+        }
+    return found
 
 
 def main() -> None:
