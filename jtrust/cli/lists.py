@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -70,25 +71,34 @@ def values_of(given: Any, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def one_value_each(args: Sequence[str], options: type, several: Sequence[str]) -> None:
-    """Raises `BadArgument` where an option that all runs share was given a list."""
-    single = {
-        f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options)
-        if f.name not in several and f.name != "env"
-    }
+    """Raises `BadArgument` where an option that all runs share was given a list, or one that may
+    have several was given none."""
+    single = {f.name for f in dataclasses.fields(options) if f.name not in several}
+    env_comes_first = bool(args) and not args[0].startswith("-")
     for i, argument in enumerate(args):
-        if argument not in single:
+        if not argument.startswith("--") or "=" in argument:
             continue
-        values = []
-        for text in args[i + 1:]:
-            if text.startswith("--"):
-                break
-            values.append(text)
-        numbers = [x for x in values if _is_number(x)]
-        if len(numbers) > 1:
+        name = argument[2:].replace("-", "_")
+        values = list(itertools.takewhile(lambda x: not x.startswith("--"), args[i + 1:]))
+        if name not in single:
+            if not values and name in (*several, *_all_settings()):
+                raise checks.BadArgument(
+                    name, "nothing", "must have at least one value"
+                )
+            continue
+        # Where ENV has not come yet, the last of them may be it.
+        if not env_comes_first and values and not _is_number(values[-1]):
+            values.pop()
+        if len(values) > 1:
             raise checks.BadArgument(
-                argument[2:].replace("-", "_"), " ".join(numbers),
-                "takes one value, for all runs of the sweep",
+                name, " ".join(values), "takes one value, for all runs of the sweep"
             )
+
+
+def _all_settings() -> set[str]:
+    from jtrust.algorithms import ALGORITHMS
+
+    return set(_fields(list(ALGORITHMS)))
 
 
 def _is_number(text: str) -> bool:

@@ -20,6 +20,8 @@ class PlanOptions(EnvironmentOptions):
     description of a GPU."""
     devices: int | None = None
     """How many of the target's devices to use; by default all."""
+    members: int = 1
+    """How many runs of a sweep are one program (`jtrust sweep`), spread over the devices."""
     largest: bool = True
     """Also find the largest number of environments that fits, by compiling a few programs more."""
     json: bool = False
@@ -38,6 +40,7 @@ def run(args: Sequence[str]) -> int:
             env_options=options.of_environment(), num_envs=options.num_envs,
             unroll_length=options.unroll_length, network=parsed.network,
             action_bins=options.action_bins, devices=options.devices, largest=options.largest,
+            members=options.members,
             say=lambda line: print(f"{line} ...", file=sys.stderr),
         )
     print(json.dumps(dataclasses.asdict(found)) if options.json else to_text(found))

@@ -43,6 +43,7 @@ class Plan:
       collectives: how many of each kind one iteration does, loops multiplied by their trips.
       compile_seconds: tracing, lowering and compiling one program on this machine.
       note: how all this was found.
+      members: how many runs the program trains at once, spread over the devices.
     """
 
     target: str
@@ -68,6 +69,7 @@ class Plan:
     collectives: dict[str, int] | None
     compile_seconds: float
     note: str = NOT_RUN
+    members: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Request:
     devices: int | None
     largest: bool
     options: ProgramOptions
+    members: int = 1
 
 
 def plan(
@@ -95,6 +98,7 @@ def plan(
     target: str,
     devices: int | None = None,
     largest: bool = True,
+    members: int = 1,
     env_options: dict[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
     **options: Unpack[ProgramOptions],
@@ -112,6 +116,8 @@ def plan(
       devices: how many of the target's devices; by default all.
       largest: also look for the largest number of environments that fits, which compiles two or
         three programs more.
+      members: how many runs of a sweep are one program (`jtrust.train_many`); a multiple of the
+        devices, each of which has whole runs.
       env_options: keyword arguments for `jtrust.make_env`, where `env` is a name.
       say: called with a line of text when a program is about to be compiled.
       **options: of `jtrust.make_trainer`: num_envs, unroll_length, network, ...
@@ -127,6 +133,7 @@ def plan(
     algorithm = TRPO() if algorithm is None else algorithm
     checks.truth_value("largest", largest)
     request = Request(
-        env, dict(env_options or {}), algorithm, target, devices, largest, options
+        env, dict(env_options or {}), algorithm, target, devices, largest, options,
+        checks.whole_number("members", members, maximum=100_000, example=8),
     )
     return answer(request, say or (lambda line: None))

@@ -9,8 +9,9 @@ from jtrust.planning.plan import NOT_RUN, Plan
 
 def to_text(found: Plan) -> str:
     """What fits, and what one iteration's program does."""
+    many = f"{found.members:,} runs of " if found.members > 1 else ""
     lines = [
-        f"{found.algorithm} on {found.env}, {found.num_envs:,} environments x "
+        f"{found.algorithm} on {found.env}, {many}{found.num_envs:,} environments x "
         f"{found.unroll_length} steps, {found.device} x {found.devices} ({found.target})",
         "",
         _line("fits", _fits(found)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,11 +13,12 @@ import jax
 from jtrust import checks
 from jtrust.environments import Environment, describe, make_env
 from jtrust.planning.collectives import count_collectives
-from jtrust.planning.compilation import Compiled, compile_iteration
+from jtrust.planning.compilation import Compiled, compile_iteration, compile_lowered
 from jtrust.planning.largest import Largest, Measured, find_largest
 from jtrust.planning.launches import Launches, count_launches
 from jtrust.planning.plan import Plan, Request
 from jtrust.planning.targets import Target, devices_of, find_target
+from jtrust.sweeps.program import Program
 from jtrust.training import Trainer, make_trainer
 from jtrust.training.build import ProgramOptions
 
@@ -26,25 +29,37 @@ def carry_out(request: Request, say: Callable[[str], None]) -> Plan:
     devices = _choose(devices_of(target), request.devices, target)
     environment = _environment(request)
     _check_backend(environment, target)
+    if request.members > 1 and request.members % len(devices):
+        raise checks.BadArgument(
+            "members", request.members,
+            f"must be a multiple of the number of devices, {len(devices)}",
+        )
 
     def compile_for(num_envs: int | None) -> tuple[Trainer, Compiled]:
         options = ProgramOptions({**request.options, "num_envs": num_envs})
-        trainer = make_trainer(environment, request.algorithm, devices=devices, **options)
-        say(f"compiling {trainer.num_envs:,} environments for {target.name}")
-        return trainer, compile_iteration(trainer)
+        of_one = devices if request.members == 1 else devices[:1]
+        trainer = make_trainer(environment, request.algorithm, devices=of_one, **options)
+        many = f"{request.members:,} x " if request.members > 1 else ""
+        say(f"compiling {many}{trainer.num_envs:,} environments for {target.name}")
+        if request.members == 1:
+            return trainer, compile_iteration(trainer)
+        start = time.perf_counter()
+        program = Program(trainer, (), request.members, tuple(devices))
+        return trainer, compile_lowered(program.lower(), start)
 
     trainer, program = compile_for(request.options.get("num_envs"))
     first = _measured(program, target)
     found = Largest(None, None, 1)
     if request.largest:
         found = find_largest(
-            lambda n: _measured(compile_for(n)[1], target), len(devices), trainer.num_envs, first,
-            target.usable_bytes,
+            lambda n: _measured(compile_for(n)[1], target), trainer.mesh.size, trainer.num_envs,
+            first, target.usable_bytes,
         )
     launches = None
     if target.platform == "gpu" and not program.refused:
         launches = count_launches(program.text, trainer.unroll_length)
-    return _plan(target, devices, trainer, program, first, found, launches)
+    planned = _plan(target, devices, trainer, program, first, found, launches)
+    return dataclasses.replace(planned, members=request.members)
 
 
 def _plan(

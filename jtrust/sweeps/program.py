@@ -16,7 +16,7 @@ from jtrust import checks
 from jtrust.sweeps.members import hyperparameters, told
 from jtrust.training import Trainer, TrainState
 from jtrust.training.memory import at_its_highest, available, parts_of_memory
-from jtrust.training.mesh import AXIS, compiler_options, is_cpu
+from jtrust.training.mesh import AXIS, is_cpu
 
 _MEMBERS = "members"
 # Of what a device has; the rest is for what XLA keeps beside programs.
@@ -76,9 +76,9 @@ class Program:
         """`others` where `mask` [slots] says so; `states` are overwritten."""
         return self._replace(jnp.asarray(mask), states, others)
 
-    def lower(self) -> jax.stages.Lowered:
+    def lower(self, options: dict[str, Any] | None = None) -> jax.stages.Lowered:
         """The program of an iteration: (varied numbers [slots, varied], states) -> (states,
-        metrics [slots]); the states are overwritten."""
+        metrics [slots]); the states are overwritten. `options` are XLA's."""
         over = self._over_slots(
             lambda values, state: _one_shard(self._told(values).iteration, state)
         )
@@ -87,9 +87,7 @@ class Program:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.sharding),
             (values, self.like),
         )
-        return jax.jit(
-            over, donate_argnums=1, compiler_options=compiler_options(self.mesh)
-        ).lower(values, states)
+        return jax.jit(over, donate_argnums=1, compiler_options=options).lower(values, states)
 
     def evaluation(self, evaluate: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A function of what one member's policy is made of, for those of all slots."""

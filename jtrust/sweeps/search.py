@@ -189,6 +189,7 @@ def search(
     base = Base(environment, {algorithm.name: type(algorithm)()}, {}, given)
     trainer = base.trainer({}, found[:1])
     _check_ranges(ranges, trainer)
+    _ends(base, ranges, found[:1])
     described = RunConfig.describe(
         trainer, seed=chosen[0], total_steps=total_steps,
         checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
@@ -254,9 +255,7 @@ class _Search:
         self._trainers: dict[str, Trainer] = {}
         default = self._trainer({})
         ranges = self._ranges
-        ends = [
-            self._trainer({name: r[i] for name, r in ranges.items()}) for i in range(2)
-        ]
+        ends = _ends(base, ranges, devices[:1])
         total = self._said["trials"] * len(self._said["seeds"]) + 2 * self._said["confirm"]
         at_once = self._said["at_once"]
         rounds = -(-self._said["trials"] // _ROUNDS) * len(self._said["seeds"])
@@ -394,6 +393,17 @@ def _check_ranges(ranges: Ranges, trainer: Trainer) -> None:
             raise checks.BadArgument(
                 name, "a range", f"{trainer.algorithm.name} has no such setting"
             )
+
+
+def _ends(base: Base, ranges: Ranges, devices: Sequence[jax.Device]) -> list[Trainer]:
+    """Trainers at the lowest and at the highest end of all ranges.
+
+    Raises:
+      BadArgument: an end that will not do.
+    """
+    return [
+        base.trainer({name: r[i] for name, r in ranges.items()}, devices) for i in range(2)
+    ]
 
 
 def _default(trainer: Trainer, name: str) -> Any:

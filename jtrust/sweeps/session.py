@@ -23,6 +23,7 @@ from jtrust.sweeps.progress import SilentSweep, SweepProgress
 from jtrust.sweeps.queue import Keeper, MakeSinks, Queue
 from jtrust.sweeps.results import ManyResults, MemberResult, result_of
 from jtrust.sweeps.slots import SlotLoop, Source
+from jtrust.training.mesh import compiler_options
 
 MakeProgress = Callable[[str, int], SweepProgress]
 
@@ -145,7 +146,7 @@ class SweepSession:
         while True:
             program = Program(group.trainer, group.varied, slots, tuple(devices))
             with collector_paused():
-                iterate = program.lower().compile()
+                iterate = program.lower(compiler_options(program.mesh)).compile()
             fitting, why = slots_that_fit(iterate, devices, slots)
             if fitting >= slots:
                 return program, iterate

@@ -208,7 +208,9 @@ class Trials:
         self._left(run)
         number = self._trial_of.get(run.member.name)
         if number is not None and (run.ended or run.finished):
-            value = None if run.ended else last_value(columns(run.rows), self._metric)
+            # Those before a search was stopped count as well.
+            rows = self._keeper.rows(run.member) if run.done else run.rows
+            value = None if run.ended else last_value(columns(rows), self._metric)
             self._note(number, run.member.seed, value, run.ended == BEHIND)
 
     def _begin(self, number: int, settings: Settings) -> None:
