@@ -95,7 +95,7 @@ def test_a_sweep_is_no_run_and_is_not_begun_twice(sweep, capsys, tmp_path):
     )
     assert "holds a sweep" in said(capsys, "train", "brax/fast", "--run-dir", sweep)
     assert "unknown metric" in said(capsys, "compare", sweep, "--metric", "x")
-    "does not exist" in said(capsys, "compare", tmp_path / "none")
+    assert "does not exist" in said(capsys, "compare", tmp_path / "none")
     assert "goes on as it was begun" in said(capsys, "resume", sweep, "--wandb")
     with pytest.raises(jtrust.BadArgument, match="Point, an object"):
         jtrust.resume_many(sweep)

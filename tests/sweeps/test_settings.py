@@ -150,5 +150,5 @@ def test_a_trainer_keeps_its_own_program(point):
     for name, value in (("num_envs", [8, 16]), ("policy_layers", [[8], [4]])):
         with pytest.raises(jtrust.BadArgument, match=f"{name}=.*the trainer has its own"):
             jtrust.train_many(trainer, total_steps=32, **{name: value})
-    with pytest.raises(jtrust.BadArgument, match="algorithm=.*the trainer has its own"):
+    with pytest.raises(jtrust.BadArgument, match=r"algorithm=.*the trainer has its own"):
         jtrust.train_many(trainer, jtrust.TRPO(), total_steps=32)
