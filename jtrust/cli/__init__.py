@@ -16,7 +16,7 @@ from jtrust.hosts import aborts
 from jtrust.hosts.connecting import current
 from jtrust.hosts.group import ToldElsewhere
 
-COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "envs")
+COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "export", "envs")
 
 USAGE = """\
 usage: jtrust COMMAND ...
@@ -28,6 +28,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
+  jtrust export RUN_DIR   a policy as one file for other programs, checked to act the same
   jtrust envs             what ENV may be
 
 `jtrust COMMAND --help` tells the options of each; `jtrust --version` the version.

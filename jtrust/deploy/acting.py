@@ -12,7 +12,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.distributions import Categorical, DiagonalGaussian, MultiCategorical, TanhGaussian
-from jtrust.environments.base import Box, Discrete
+from jtrust.environments.base import Discrete
 from jtrust.policy import Policy
 
 # Those whose samples are a function of the noise that `noise_like` draws.
@@ -86,8 +86,10 @@ class Acting:
 
     def __call__(self, observations: jax.Array, *noise: jax.Array) -> tuple[jax.Array, ...]:
         policy = self.policy
-        distribution = policy.distribution(policy.params, policy.statistics, observations)
-        distribution = distribution.broadcast()
+        # Known numbers let XLA write products for quotients, which round otherwise; the policy's
+        # own program has them as arguments.
+        known = jax.lax.optimization_barrier((policy.params, policy.statistics))
+        distribution = policy.distribution(*known, observations).broadcast()
         if noise:
             action = sampled(distribution, noise[0])
         else:
@@ -153,7 +155,3 @@ def action_range(policy: Policy) -> float:
     """How far an environment's actions reach, high - low; 1 where they are discrete."""
     action = policy.action
     return 1.0 if isinstance(action, Discrete) else action.high - action.low
-
-
-def is_box(policy: Policy) -> bool:
-    return isinstance(policy.action, Box)

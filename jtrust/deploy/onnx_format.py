@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,6 @@ class Runtime:
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         return self._session.run(None, dict(zip(self._names, arrays, strict=True)))
 
-
-def size_of(acting: Acting) -> int:
-    """Numbers in an observation."""
-    return math.prod(acting.inputs[0].shape)
+    def batches(self, batches: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+        """The outputs of several batches."""
+        return [self(*batch) for batch in batches]
