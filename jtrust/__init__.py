@@ -34,8 +34,8 @@ __all__ = [
     "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "describe",
-    "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer", "plan", "resume",
-    "train", "trust_region", "wrappers",
+    "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer", "plan",
+    "resume", "train", "trust_region", "wrappers",
 ]
 
 

@@ -47,17 +47,18 @@ def run(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"path": str(found.path), **found.contract}, default=str))
     else:
-        print(checks.printable(_sentence(str(found.path), str(found.contract_path), found.contract)))
+        print(checks.printable(_sentence(found)))
     return 0
 
 
-def _sentence(path: str, contract_path: str, contract: dict[str, Any]) -> str:
+def _sentence(found: Any) -> str:
     """What was written, and how near it is."""
+    contract = found.contract
     run, parity = contract["run"], contract["parity"]
     what = "logits" if len(contract["outputs"]) > 1 else "the action range"
     return (
-        f"{path}: the {contract['policy']} of {run['algorithm']} on "
+        f"{found.path}: the {contract['policy']} of {run['algorithm']} on "
         f"{contract['environment']['name']} after {run['step']:,} steps, within "
         f"{parity['largest_difference']:.1e} of {what} at {parity['observations']:,} observations "
-        f"in {parity['runtime']}; {contract_path} says what goes in and what comes out"
+        f"in {parity['runtime']}; {found.contract_path} says what goes in and out"
     )

@@ -90,10 +90,7 @@ class Acting:
         # own program has them as arguments.
         known = jax.lax.optimization_barrier((policy.params, policy.statistics))
         distribution = policy.distribution(*known, observations).broadcast()
-        if noise:
-            action = sampled(distribution, noise[0])
-        else:
-            action = distribution.mode()
+        action = sampled(distribution, noise[0]) if noise else distribution.mode()
         actions = policy.to_environment(action)
         if isinstance(policy.action, Discrete):
             actions = actions.astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""JAX's products of arrays, as ONNX has them (opset 18): matrices, sums of products, convolutions."""
+"""JAX's products of arrays, as ONNX has them (opset 18): matrices, sums, convolutions."""
 
 from __future__ import annotations
 
