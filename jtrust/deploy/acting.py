@@ -88,8 +88,8 @@ class Acting:
         policy = self.policy
         # Known numbers let XLA write products for quotients, which round otherwise; the policy's
         # own program has them as arguments.
-        known = jax.lax.optimization_barrier((policy.params, policy.statistics))
-        distribution = policy.distribution(*known, observations).broadcast()
+        params, statistics = jax.lax.optimization_barrier((policy.params, policy.statistics))
+        distribution = policy.distribution(params, statistics, observations).broadcast()
         action = sampled(distribution, noise[0]) if noise else distribution.mode()
         actions = policy.to_environment(action)
         if isinstance(policy.action, Discrete):

@@ -19,7 +19,7 @@ def check_alone(acting: Acting) -> None:
     mean = np.asarray(acting.policy.statistics.mean)
     std = np.asarray(acting.policy.statistics.std())
     mine = mean + std * draw.standard_normal((8, *size))
-    noise = [acting.noise_like(jax.random.key(0), 16)] if acting.stochastic else []
+    noise = [draw.standard_normal((16, *x.shape)).astype(np.float32) for x in acting.inputs[1:]]
     others = [
         mean + std * draw.standard_normal((8, *size)), np.full((8, *size), np.nan),
         np.zeros((8, *size)), 1e6 * draw.standard_normal((8, *size)), mine[::-1],

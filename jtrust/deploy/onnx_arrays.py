@@ -215,11 +215,14 @@ def _reduce_truth(operation: str) -> Handler:
 
 def _arg(operation: str) -> Handler:
     def handler(graph: Graph, eqn: Any, inputs: Sequence[Operand]) -> list[Operand]:
-        from onnx import helper
+        from onnx import TensorProto, helper
 
         (axis,) = eqn.params["axes"]
         not_the_batch(eqn, inputs[0], [axis])
-        name = graph.add(operation, [graph.whole(inputs[0])], axis=axis, keepdims=0)
+        name = graph.whole(inputs[0])
+        if np.dtype(inputs[0].dtype) == np.dtype(bool):
+            name = graph.add("Cast", [name], to=TensorProto.INT32)
+        name = graph.add(operation, [name], axis=axis, keepdims=0)
         to = helper.np_dtype_to_tensor_dtype(np.dtype(eqn.params["index_dtype"]))
         return [graph.result(graph.add("Cast", [name], to=to), eqn.outvars[0].aval)]
 

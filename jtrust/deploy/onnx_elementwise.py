@@ -78,7 +78,7 @@ def _is_finite(graph: Graph, dtype: np.dtype, x: str) -> str:
     return graph.add("Not", [broken])
 
 
-_MADE = {
+_MADE: dict[str, Callable[..., str]] = {
     "cbrt": _cbrt,
     "erfc": lambda g, t, x: g.add("Sub", [_scalar(g, t, 1), g.add("Erf", [x])]),
     "exp2": lambda g, t, x: g.add("Pow", [_scalar(g, t, 2), x]),
@@ -113,9 +113,15 @@ def _bitwise(operation: str) -> Handler:
 
 
 def _round(graph: Graph, eqn: Any, inputs: Sequence[Operand]) -> list[Operand]:
-    if eqn.params["rounding_method"] != jax.lax.RoundingMethod.TO_NEAREST_EVEN:
-        raise Unsayable("round is to go away from zero", "take jnp.round, which goes to even")
-    return [graph.elementwise("Round", inputs, eqn.outvars[0].aval)]
+    dtype = _dtype(inputs[0])
+
+    def away(graph: Graph, x: str) -> str:
+        """Halves away from zero."""
+        near = graph.add("Add", [graph.add("Abs", [x]), _scalar(graph, dtype, 0.5)])
+        return graph.add("Mul", [graph.add("Sign", [x]), graph.add("Floor", [near])])
+
+    to_even = eqn.params["rounding_method"] == jax.lax.RoundingMethod.TO_NEAREST_EVEN
+    return [graph.elementwise("Round" if to_even else away, inputs, eqn.outvars[0].aval)]
 
 
 def _clamp(graph: Graph, eqn: Any, inputs: Sequence[Operand]) -> list[Operand]:

@@ -63,8 +63,13 @@ def to_model(acting: Acting, properties: Mapping[str, str] | None = None) -> Any
         producer_name="jtrust", producer_version=__version__,
     )
     helper.set_model_props(model, dict(properties or {}))
-    onnx.checker.check_model(model, full_check=True)
-    _check_shapes(onnx.shape_inference.infer_shapes(model, True, True, True), outputs)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, True, True, True)
+    except Exception as error:  # its exceptions share no other class
+        said = " ".join(str(error).split())[:200]
+        raise Unsayable(f"ONNX's checker refuses what was written: {said}") from error
+    _check_shapes(inferred, outputs)
     return model
 
 

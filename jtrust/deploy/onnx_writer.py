@@ -42,7 +42,7 @@ def trace(function: Callable, specs: Sequence[tuple[tuple[int, ...], Any]]) -> A
     (batch,) = jax.export.symbolic_shape(BATCH)
     shapes = [jax.ShapeDtypeStruct((batch, *shape), dtype) for shape, dtype in specs]
     try:
-        return jax.jit(function).trace(*shapes).jaxpr
+        return jax.jit(lambda *arrays: function(*arrays)).trace(*shapes).jaxpr
     except Exception as error:  # a module of the user's own raises what it likes
         said = (str(error).strip().splitlines() or [""])[0][:200]
         raise Unsayable(
@@ -88,7 +88,7 @@ def _run(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Op
     known.update(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Any) -> Any:
-        if isinstance(atom, jax.extend.core.Literal):
+        if not _is_variable(atom):
             return np.asarray(atom.val, atom.aval.dtype)
         return known[atom]
 
@@ -100,14 +100,17 @@ def _run(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Op
 
 def _needed(jaxpr: Any) -> list[Any]:
     """The equations on which the results rest."""
-    is_variable = lambda atom: not isinstance(atom, jax.extend.core.Literal)  # noqa: E731
-    wanted = {atom for atom in jaxpr.outvars if is_variable(atom)}
+    wanted = set(filter(_is_variable, jaxpr.outvars))
     found = []
     for eqn in reversed(jaxpr.eqns):
         if wanted.intersection(eqn.outvars):
             found.append(eqn)
-            wanted.update(filter(is_variable, eqn.invars))
+            wanted.update(filter(_is_variable, eqn.invars))
     return found[::-1]
+
+
+def _is_variable(atom: Any) -> bool:
+    return not hasattr(atom, "val")  # else a literal
 
 
 def _apply(graph: Graph, eqn: Any, inputs: list[Any]) -> Sequence[Any]:
@@ -116,6 +119,8 @@ def _apply(graph: Graph, eqn: Any, inputs: list[Any]) -> Sequence[Any]:
         inner = eqn.params[_CALLS[name]]
         closed = hasattr(inner, "consts")
         return _run(graph, inner.jaxpr if closed else inner, inner.consts if closed else (), inputs)
+    if name == "dim_as_value":
+        raise onnx_arrays.mixes("the batch's size stands in the arithmetic, which")
     shapes = [sizes(variable.aval.shape) for variable in eqn.outvars]
     fixed = not any(isinstance(size, str) for shape in shapes for size in shape)
     if fixed and not any(isinstance(x, Value) for x in inputs):

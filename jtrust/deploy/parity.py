@@ -75,8 +75,8 @@ def observations_for(acting: Acting, seed: int = 0) -> dict[str, np.ndarray]:
     std = np.asarray(statistics.std(), np.float64)
     draw, size = np.random.default_rng(seed), mean.size
     sign = lambda n: draw.choice([-1.0, 1.0], (n, size))  # noqa: E731
-    alone = draw.integers(size, size=996)
-    far = 10.0 ** draw.uniform(1, 6, (996, 1)) * sign(996)
+    alone = draw.integers(size, size=992)
+    far = 10.0 ** draw.uniform(1, 6, (992, 1)) * sign(992)
     found = {
         "zeros": np.zeros((1, size)),
         "mean": mean[None],

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,9 +56,10 @@ class Runtime:
         """The outputs of several batches, from one process."""
         with tempfile.TemporaryDirectory(prefix="jtrust-") as place:
             given, told = Path(place) / "given.npz", Path(place) / "told.npz"
-            np.savez(given, **{
+            inputs: dict[str, Any] = {
                 f"{i}_{j}": x for i, batch in enumerate(batches) for j, x in enumerate(batch)
-            })
+            }
+            np.savez(given, **inputs)
             self._run(given, told)
             with np.load(told) as found:
                 names = sorted(found.files, key=lambda name: tuple(map(int, name.split("_"))))

@@ -4,6 +4,7 @@ Run as a script, and written so that nothing but JAX and numpy is needed.
 """
 
 import sys
+from typing import Any
 
 sys.modules["jtrust"] = None  # type: ignore[assignment]  # `import jtrust` raises from here on
 
@@ -18,7 +19,7 @@ def main(file: str, given: str, told: str) -> None:
     with np.load(given) as inputs:
         for name in inputs.files:  # in the order in which they were saved
             batches.setdefault(int(name.split("_")[0]), []).append(inputs[name])
-    found = {}
+    found: dict[str, Any] = {}
     for i, batch in batches.items():
         for j, x in enumerate(policy.call(*batch)):
             found[f"{i}_{j}"] = np.asarray(x)
