@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -35,20 +36,29 @@ class ExportOptions:
 
 
 def run(args: Sequence[str]) -> int:
-    options = parse(ExportOptions, "export", args)
-    # What is under way is taken away on the way out, as by Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from jtrust.deploy.export import export
 
-    found = export(
-        options.run_dir, format=options.format, output=options.output,
-        stochastic=options.stochastic, step=options.step,
-    )
+    options = parse(ExportOptions, "export", args)
+    with _ended_in_order():
+        found = export(
+            options.run_dir, format=options.format, output=options.output,
+            stochastic=options.stochastic, step=options.step,
+        )
     if options.json:
         print(json.dumps({"path": str(found.path), **found.contract}, default=str))
     else:
         print(checks.printable(_sentence(found)))
     return 0
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Has SIGTERM take away what is under way, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sentence(found: Any) -> str:

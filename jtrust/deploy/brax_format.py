@@ -61,7 +61,8 @@ def network_arguments(policy: Policy) -> dict[str, Any]:
         "noise_std_type": "log",
         "state_dependent_std": config.state_dependent_std,
     }
-    return found if policy.key is None else {**found, "policy_obs_key": policy.key}
+    keys = {"policy_obs_key": policy.key, "value_obs_key": policy.key}
+    return found if policy.key is None else {**found, **keys}
 
 
 def parameters(policy: Policy) -> tuple[Any, Any]:
@@ -164,10 +165,8 @@ def inference_function(path: Path, arguments: dict[str, Any], deterministic: boo
     from brax.training.acme import running_statistics
     from brax.training.agents.ppo import networks
 
-    told = dict(arguments)
     made = networks.make_ppo_networks(
-        **{**told, "activation": getattr(nn, told["activation"])},
+        **{**arguments, "activation": getattr(nn, arguments["activation"])},
         preprocess_observations_fn=running_statistics.normalize,
-        value_obs_key=told.get("policy_obs_key", "state"),
     )
     return networks.make_inference_fn(made)(model.load_params(str(path)), deterministic)

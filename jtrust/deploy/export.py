@@ -89,7 +89,7 @@ def export(
     contract = describe(acting, config, step, format)
     contract["units"] = units_of(env, acting)
     with beside(path) as place:
-        file = place / path.name
+        file = place / "policy"
         said, parity = _WRITERS[format](file, acting, contract)
         contract = finished({**contract, **said}, file, path.name, parity)
         put(file, contract, path)
@@ -109,7 +109,7 @@ def _onnx(file: Path, acting: Acting, contract: dict[str, Any]) -> tuple[dict[st
     properties = {f"jtrust.{name}": json.dumps(contract[name], default=str) for name in told}
     onnx_format.write(file, acting, properties)
     runtime = onnx_format.Runtime(file)
-    return {"opset": onnx_format.OPSET}, compare(acting, runtime.batches, runtime.name, file.name)
+    return {"opset": onnx_format.OPSET}, compare(acting, runtime.batches, runtime.name)
 
 
 def _stablehlo(
@@ -118,17 +118,17 @@ def _stablehlo(
     stablehlo_format.write(file, acting)
     runtime = stablehlo_format.Runtime(file)
     said = {"platforms": list(stablehlo_format.PLATFORMS)}
-    return said, compare(acting, runtime.batches, runtime.name, file.name)
+    return said, compare(acting, runtime.batches, runtime.name)
 
 
 def _brax(file: Path, acting: Acting, contract: dict[str, Any]) -> tuple[dict[str, Any], Parity]:
     brax_format.write(file, acting)
     arguments = brax_format.network_arguments(acting.policy)
     runtime = brax_format.Runtime(file, arguments)
-    parity = compare(acting, runtime.batches, runtime.name, file.name)
+    parity = compare(acting, runtime.batches, runtime.name)
     sampling = brax_format.Runtime(file, arguments, noise_key())
     sampled = compare(
-        dataclasses.replace(acting, stochastic=True), sampling.batches, runtime.name, file.name
+        dataclasses.replace(acting, stochastic=True), sampling.batches, runtime.name
     )
     said: dict[str, Any] = {
         "network": arguments, "clip": [-1.0, 1.0], "sampled_parity": sampled.to_json()

@@ -107,7 +107,7 @@ class Runtime:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no other class
             said = " ".join(str(error).split())[:300]

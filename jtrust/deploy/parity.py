@@ -89,14 +89,13 @@ def observations_for(acting: Acting, seed: int = 0) -> dict[str, np.ndarray]:
     return {kind: x.astype(np.float32) for kind, x in found.items()}
 
 
-def compare(acting: Acting, exported: Batches, runtime: str, path: Any) -> Parity:
+def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:
     """Compares an exported policy with the policy.
 
     Args:
       acting: the policy, and whether it samples.
       exported: what the file makes of batches.
       runtime: what to call that.
-      path: of the file, for what is said where it fails.
 
     Raises:
       ExportFailed: they differ.
@@ -117,7 +116,7 @@ def compare(acting: Acting, exported: Batches, runtime: str, path: Any) -> Parit
         wrong = beyond[~(difference[beyond] <= _ROUNDINGS * moved)]
     others, unlike = _choices(acting, ours, theirs, noise, usable)
     if wrong.size or unlike:
-        raise ExportFailed(_failure(path, runtime, difference, wrong.size, unlike))
+        raise ExportFailed(_failure(runtime, difference, wrong.size, unlike))
     rounded = float(difference[beyond].max(initial=0.0))
     difference[beyond] = 0.0
     ends = np.cumsum([len(x) for x in kinds.values()])[:-1]
@@ -133,14 +132,14 @@ def noise_key() -> jax.Array:
     return jax.random.key(0)
 
 
-def _failure(path: Any, runtime: str, difference: np.ndarray, wrong: int, unlike: int) -> str:
+def _failure(runtime: str, difference: np.ndarray, wrong: int, unlike: int) -> str:
     worst = float(np.max(difference))
     of = "choices differ" if unlike else "actions differ"
     count = max(unlike, wrong)
     return (
         f"the export does not act as the policy does: {of} at {count:,} of {OBSERVATIONS:,} "
         f"observations, by up to {worst:.1e} of the range in {runtime} (the limit is {LIMIT:g}); "
-        f"nothing was left at {path}"
+        "nothing was written"
     )
 
 

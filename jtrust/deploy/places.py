@@ -37,7 +37,7 @@ def output_path(run_dir: Any, output: Any, ending: str) -> Path:
         path = user_path("output", output)
         if path.name in ("", "..") or str(output).endswith(os.sep):
             raise checks.BadArgument("output", output, "is a directory; name a file")
-    for place in (path, contract_of(path)):
+    for place in (path, user_path("output", contract_of(path))):
         if place.is_symlink():
             raise checks.BadArgument("output", place, "is a symbolic link; name a file")
         if place.is_dir():

@@ -47,6 +47,10 @@ def columns(*functions):
     return together
 
 
+def of_first(function):
+    return lambda x, y: function(x)
+
+
 def take_windows(x):
     return nn.Conv(3, (2,), padding="SAME").apply(
         {"params": {"kernel": KERNEL[:2, None, :3], "bias": KERNEL[0, :3]}}, x[..., None]
@@ -69,13 +73,11 @@ def halved(x):
 halved.defvjp(lambda x: (x / 2, None), lambda _, g: (g / 2,))
 
 OPERATIONS = {
-    "activations": columns(*(
-        lambda x, y, f=getattr(nn, name): f(x) for name in (
-            "tanh", "relu", "elu", "swish", "gelu", "softplus", "sigmoid", "softmax", "silu",
-            "leaky_relu", "log_softmax", "celu", "selu", "hard_tanh", "relu6", "soft_sign",
-            "log_sigmoid", "hard_swish",
-        )
-    )),
+    "activations": columns(*map(of_first, (
+        nn.tanh, nn.relu, nn.elu, nn.swish, nn.gelu, nn.softplus, nn.sigmoid, nn.softmax, nn.silu,
+        nn.leaky_relu, nn.log_softmax, nn.celu, nn.selu, nn.hard_tanh, nn.relu6, nn.soft_sign,
+        nn.log_sigmoid, nn.hard_swish,
+    ))),
     "exact gelu": lambda x, y: nn.gelu(x, approximate=False),
     "arithmetic": columns(
         lambda x, y: x + y * x - y / (1 + x * x), lambda x, y: -jnp.abs(x), lambda x, y: x // 0.5,
@@ -88,13 +90,14 @@ OPERATIONS = {
         lambda x, y: jnp.sqrt(jnp.abs(x)) + jax.lax.rsqrt(1 + y * y), lambda x, y: jnp.exp2(x),
         lambda x, y: jnp.cbrt(x), lambda x, y: jnp.square(y),
     ),
-    "functions": columns(*(
-        lambda x, y, f=f: f(x) for f in (
+    "functions": columns(
+        *map(of_first, (
             jnp.exp, jnp.sin, jnp.cos, jnp.tan, jnp.sinh, jnp.cosh, jnp.arctan, jnp.arcsinh,
             jax.scipy.special.erf, jax.scipy.special.erfc,
-        )
-    ), lambda x, y: jnp.arcsin(jnp.tanh(x)) + jnp.arccos(jnp.tanh(y)) + jnp.arctanh(jnp.tanh(x)),
-       lambda x, y: jnp.log(1 + x * x) + jnp.arccosh(1 + y * y)),
+        )),
+        lambda x, y: jnp.arcsin(jnp.tanh(x)) + jnp.arccos(jnp.tanh(y)) + jnp.arctanh(jnp.tanh(x)),
+        lambda x, y: jnp.log(1 + x * x) + jnp.arccosh(1 + y * y),
+    ),
     "near zero": columns(
         lambda x, y: 1e6 * jnp.expm1(1e-6 * x), lambda x, y: 1e6 * jnp.log1p(1e-6 * jnp.abs(y)),
         lambda x, y: jnp.log1p(jnp.exp(9 * x)), lambda x, y: jnp.expm1(5 * y),
@@ -134,7 +137,8 @@ OPERATIONS = {
     ),
     "products": columns(
         lambda x, y: x @ KERNEL.T, lambda x, y: jnp.einsum("bi,bi->b", x, y),
-        lambda x, y: jnp.einsum("bi,bj->bij", x, y), lambda x, y: jnp.einsum("oi,bi->bo", KERNEL, x),
+        lambda x, y: jnp.einsum("bi,bj->bij", x, y),
+        lambda x, y: jnp.einsum("oi,bi->bo", KERNEL, x),
         lambda x, y: jax.lax.dot_general(x, jnp.asarray(KERNEL), (((1,), (1,)), ((), ()))),
         lambda x, y: x.reshape(-1, 2, 2) @ KERNEL[:2, :3], lambda x, y: x @ KERNEL[0],
     ),
@@ -206,7 +210,8 @@ REFUSED = {
     "batch size": (lambda x, y: x * x.shape[0], "size stands in the arithmetic"),
     "batch shape": (lambda x, y: x if x.shape[0] > 3 else y, "any size of the batch"),
     "index": (
-        lambda x, y: jnp.take_along_axis(x, jnp.argmax(y, -1, keepdims=True), -1), "gather takes numbers"
+        lambda x, y: jnp.take_along_axis(x, jnp.argmax(y, -1, keepdims=True), -1),
+        "gather takes numbers",
     ),
     "error": (lambda x, y: x @ x, "any size of the batch"),
     "shape": (lambda x, y: x[:, :2], "checker refuses"),

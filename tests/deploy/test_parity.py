@@ -1,4 +1,4 @@
-"""That an exported policy which acts otherwise is found out, and one that rounds otherwise is not."""
+"""An exported policy that acts otherwise is found out; one that rounds otherwise is not."""
 
 import dataclasses
 
@@ -75,7 +75,7 @@ def test_every_kind_of_policy_acts_in_onnx_as_it_does_here(name, stochastic, tmp
     acting = Acting.of(make_policy(**POLICIES[name]), stochastic)
     check_alone(acting)
     runtime = through_onnx(acting, tmp_path)
-    found = compare(acting, runtime.batches, runtime.name, "policy.onnx")
+    found = compare(acting, runtime.batches, runtime.name)
     assert found.largest_difference < 1e-5 and found.observations == OBSERVATIONS
     assert found.rounding <= 100 and found.not_finite == 0
     for batch in (1, 4096):
@@ -133,9 +133,9 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_policy_that_acts_otherwise_is_found_out(name):
     acting = Acting.of(make_policy(Box(3, low=-2.0, high=2.0)), False)
-    compare(acting, batches_of(acting.compiled), "JAX", "policy")
+    compare(acting, batches_of(acting.compiled), "JAX")
     with pytest.raises(ExportFailed, match="does not act as the policy does"):
-        compare(acting, batches_of(WRONG[name](acting).compiled), "JAX", "policy")
+        compare(acting, batches_of(WRONG[name](acting).compiled), "JAX")
 
 
 @pytest.mark.parametrize("action", [Discrete(4), Bins(2, 5)], ids=["discrete", "bins"])
@@ -155,7 +155,7 @@ def test_one_wrong_choice_or_logit_in_ten_thousand_is_found_out(action, part):
         return found
 
     with pytest.raises(ExportFailed, match="differ at 1 of 10,000"):
-        compare(acting, batches_of(wrong), "JAX", "policy")
+        compare(acting, batches_of(wrong), "JAX")
 
 
 class Tied(nn.Module):
@@ -170,17 +170,17 @@ class Tied(nn.Module):
 def test_a_tie_may_fall_either_way_and_is_counted():
     acting = Acting.of(make_policy(Discrete(3), custom=Tied()), False)
     other = lambda x: (1 - acting.compiled(x)[0], acting.compiled(x)[1])  # noqa: E731
-    assert compare(acting, batches_of(other), "JAX", "policy").other_choices == OBSERVATIONS
+    assert compare(acting, batches_of(other), "JAX").other_choices == OBSERVATIONS
     worse = lambda x: (2 - acting.compiled(x)[0], acting.compiled(x)[1])  # noqa: E731
     with pytest.raises(ExportFailed, match="choices differ at 9,"):
-        compare(acting, batches_of(worse), "JAX", "policy")
+        compare(acting, batches_of(worse), "JAX")
 
 
 def test_no_number_where_the_policy_has_one_is_a_failure():
     acting = Acting.of(make_policy(), False)
     broken = lambda x: [np.where(x[:, :3] > 1e8, np.nan, acting.compiled(x)[0])]  # noqa: E731
     with pytest.raises(ExportFailed):
-        compare(acting, batches_of(broken), "JAX", "policy")
+        compare(acting, batches_of(broken), "JAX")
 
 
 class Mixing(nn.Module):
@@ -221,7 +221,7 @@ class OwnDistribution(nn.Module):
 def test_a_distribution_of_ones_own_gives_its_mode_and_is_not_sampled(tmp_path):
     policy = make_policy(custom=OwnDistribution())
     acting = Acting.of(policy, False)
-    compare(acting, through_onnx(acting, tmp_path).batches, "onnxruntime", "policy")
+    compare(acting, through_onnx(acting, tmp_path).batches, "onnxruntime")
     with pytest.raises(BadArgument, match=r"how OwnGaussian draws.*DiagonalGaussian"):
         Acting.of(policy, True)
 
