@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 
 from jtrust.deploy import onnx_arrays, onnx_elementwise, onnx_products

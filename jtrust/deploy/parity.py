@@ -71,22 +71,23 @@ class Parity:
 def observations_for(acting: Acting, seed: int = 0) -> dict[str, np.ndarray]:
     """{kind: observations [n, O] in float32}, `OBSERVATIONS` of them."""
     statistics = acting.policy.statistics
-    mean = np.asarray(statistics.mean, np.float64)
-    std = np.asarray(statistics.std(), np.float64)
-    draw, size = np.random.default_rng(seed), mean.size
-    sign = lambda n: draw.choice([-1.0, 1.0], (n, size))  # noqa: E731
-    alone = draw.integers(size, size=992)
-    far = 10.0 ** draw.uniform(1, 6, (992, 1)) * sign(992)
+    mean, std = np.asarray(statistics.mean), np.asarray(statistics.std())
+    draw, size, single = np.random.default_rng(seed), mean.size, np.float32
+    sign = lambda n: 2 * draw.integers(2, size=(n, size)).astype(single) - 1  # noqa: E731
+    powers = lambda low, high, n: 10 ** draw.uniform(low, high, (n, 1)).astype(single)  # noqa: E731
+    alone = np.arange(size) == draw.integers(size, size=(992, 1))
+    near = draw.standard_normal((6000, size), single)
     found = {
         "zeros": np.zeros((1, size)),
         "mean": mean[None],
-        "drawn from the statistics": mean + std * draw.standard_normal((6000, size)),
-        "beyond the statistics": mean + std * draw.uniform(3, 100, (2000, size)) * sign(2000),
-        "one number far out": mean + std * far * (np.arange(size) == alone[:, None]),
-        "very large": mean + std * 10.0 ** draw.uniform(2, 6, (1000, 1)) * sign(1000),
-        "huge": 10.0 ** draw.uniform(6, 18, (6, 1)) * sign(6),
+        "drawn from the statistics": mean + std * near,
+        "beyond the statistics": mean + std * (3 + 97 * draw.random((2000, size), single))
+        * sign(2000),
+        "one number far out": mean + std * powers(1, 6, 992) * sign(992) * alone,
+        "very large": mean + std * powers(2, 6, 1000) * sign(1000),
+        "huge": powers(6, 18, 6) * sign(6),
     }
-    return {kind: x.astype(np.float32) for kind, x in found.items()}
+    return {kind: x.astype(single) for kind, x in found.items()}
 
 
 def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:

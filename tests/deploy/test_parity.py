@@ -68,6 +68,7 @@ POLICIES = {
 SAMPLED = ("squashed", "a deviation each", "discrete", "bins")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stochastic"), [
     *((name, False) for name in POLICIES), *((name, True) for name in SAMPLED),
 ])
