@@ -134,6 +134,10 @@ OPERATIONS = {
         lambda x, y: jnp.take(x, jnp.array([[1, 3], [0, 0]]), axis=-1),
         lambda x, y: jax.lax.dynamic_slice_in_dim(x, 2, 2, 1),
         lambda x, y: x.reshape(-1, 2, 2)[:, :, jnp.array([1, 0, 1])],
+        lambda x, y: jax.lax.gather(  # the indices' axis comes first
+            x, jnp.array([[3], [1]]), jax.lax.GatherDimensionNumbers((1,), (1,), (1,)),
+            (x.shape[0], 1), mode="promise_in_bounds",
+        ).T,
     ),
     "products": columns(
         lambda x, y: x @ KERNEL.T, lambda x, y: jnp.einsum("bi,bi->b", x, y),

@@ -193,7 +193,7 @@ class Mixing(nn.Module):
     def __call__(self, x):
         mean = nn.Dense(3)(x)
         if self.amount and mean.ndim == 2:
-            mean = mean + self.amount * jnp.roll(mean, 1, axis=0)
+            mean = mean + self.amount * jnp.nan_to_num(jnp.roll(mean, 1, axis=0))
         return DiagonalGaussian(mean, jnp.zeros(3))
 
 
