@@ -14,6 +14,7 @@ import jax.export
 import numpy as np
 
 from jtrust.deploy import onnx_arrays, onnx_elementwise, onnx_products
+from jtrust.deploy.onnx_bounds import join_bounds
 from jtrust.deploy.onnx_graph import BATCH, Graph, Operand, Unsayable, Value, check_type, sizes
 
 OPSET = 18  # reductions take their axes as an input from here on; ONNX Runtime from 1.14
@@ -68,6 +69,7 @@ def to_graph(jaxpr: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Graph
         source = _repeated(graph, x, variable.aval)
         graph.nodes.append(_identity(source, name))
     graph.prune(outputs)
+    join_bounds(graph)
     return graph
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import flax.linen as nn
@@ -238,6 +239,19 @@ def test_a_file_that_acts_otherwise_is_not_left(tmp_path, capfd, monkeypatch):
     assert "does not act as the policy does" in said and "nothing was written" in said
     assert sorted(os.listdir()) == ["hopper.onnx", "hopper.onnx.json"]
     assert Path("hopper.onnx.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_signal_takes_away_what_is_under_way(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jtrust", "export", HOPPER, "--format", "stablehlo"], cwd=tmp_path
+    )
+    while not os.listdir(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert os.listdir(tmp_path) == []
 
 
 def test_jtrust_itself_needs_no_onnx():

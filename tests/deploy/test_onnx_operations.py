@@ -83,7 +83,8 @@ OPERATIONS = {
         lambda x, y: x + y * x - y / (1 + x * x), lambda x, y: -jnp.abs(x), lambda x, y: x // 0.5,
         lambda x, y: jnp.minimum(x, y), lambda x, y: jnp.maximum(x, y), lambda x, y: x % 0.7,
         lambda x, y: jnp.sign(x) + jnp.floor(x) + jnp.ceil(y) + jnp.round(3 * x),
-        lambda x, y: jnp.clip(x, -0.5, y), lambda x, y: jax.lax.clamp(-1.0, x, 0.5),
+        lambda x, y: jnp.clip(x, -0.5, y), lambda x, y: jnp.clip(x, -0.5, 0.7),
+        lambda x, y: jax.lax.clamp(-1.0, x, 0.5),
     ),
     "powers": columns(
         lambda x, y: x**2 + x**3 + x**5, lambda x, y: jnp.abs(x) ** y, lambda x, y: x**-1,
@@ -185,6 +186,22 @@ def test_what_rests_on_parameters_alone_is_a_constant():
 def test_what_no_output_rests_on_is_left_out():
     model = model_of(lambda x, y: (jnp.sort(y), jnp.tanh(x))[1])
     assert [node.op_type for node in model.graph.node] == ["Tanh", "Identity"]
+
+
+def test_bounds_are_said_in_one():
+    def kinds(function):
+        return [node.op_type for node in model_of(function).graph.node][:-1]
+
+    assert kinds(lambda x, y: jnp.clip(x, -1, 2)) == ["Clip"]
+    assert kinds(lambda x, y: nn.relu(x)) == ["Relu"]
+    assert kinds(lambda x, y: jnp.minimum(2.0, jnp.maximum(x, 0.0))) == ["Clip"]
+    assert kinds(lambda x, y: jnp.clip(x, -1, y)) == ["Max", "Min"]
+
+    def used_twice(x, y):
+        low = jnp.maximum(x, 1.0)
+        return jnp.minimum(low, 2.0) * low
+
+    assert kinds(used_twice) == ["Max", "Min", "Mul"]
 
 
 def test_the_opset_is_said_and_old_runtimes_can_read_it():

@@ -200,7 +200,7 @@ class Mixing(nn.Module):
 def test_a_network_that_mixes_a_batch_is_refused_however_little():
     check_alone(Acting.of(make_policy(custom=Mixing(0.0)), False))
     with pytest.raises(BadArgument, match="who else is in the batch"):
-        check_alone(Acting.of(make_policy(custom=Mixing(1e-4)), False))
+        check_alone(Acting.of(make_policy(custom=Mixing(1e-11)), False))
 
 
 @jax.tree_util.register_dataclass
