@@ -132,7 +132,7 @@ class Graph:
         """The name of a shape, as an int64 vector that is known once the batch is."""
         if all(map(is_fixed, shape)):
             return self.whole_numbers([int(x) for x in shape])
-        if set(map(str, shape)) - {BATCH} - {str(x) for x in shape if is_fixed(x)}:
+        if any(not is_fixed(x) and x != BATCH for x in shape):
             raise Unsayable(f"an array is repeated to the shape {list(shape)}")
         if self._batch is None:
             self._batch = self.add("Shape", [self.first_input], start=0, end=1)
