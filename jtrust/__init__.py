@@ -34,19 +34,22 @@ __all__ = [
     "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
-    "describe", "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan",
-    "resume", "resume_many", "train", "train_many", "trust_region", "wrappers",
+    "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
+    "plan", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
+    "wrappers",
 ]
+
+# What few programs use is imported when it is used.
+_LATER = {
+    "compare": "jtrust.sweeps", "export": "jtrust.deploy.export", "plan": "jtrust.planning",
+    "render": "jtrust.deploy.render", "report": "jtrust.reporting",
+    "resume_many": "jtrust.sweeps", "train_many": "jtrust.sweeps",
+}
 
 
 def __getattr__(name):
-    # What few programs use is imported when it is used.
-    if name == "plan":
-        from jtrust.planning import plan
+    if name in _LATER:
+        import importlib
 
-        return plan
-    if name in ("compare", "resume_many", "train_many"):
-        from jtrust import sweeps
-
-        return getattr(sweeps, name)
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

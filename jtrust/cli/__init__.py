@@ -16,7 +16,10 @@ from jtrust.hosts import aborts
 from jtrust.hosts.connecting import current
 from jtrust.hosts.group import ToldElsewhere
 
-COMMANDS = ("train", "sweep", "resume", "evaluate", "compare", "profile", "plan", "envs")
+COMMANDS = (
+    "train", "sweep", "resume", "evaluate", "compare", "report", "watch", "render", "export",
+    "profile", "plan", "envs",
+)
 
 USAGE = """\
 usage: jtrust COMMAND ...
@@ -30,6 +33,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust compare DIR...   runs and sweeps by setting, with intervals over seeds
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
+  jtrust export RUN_DIR   a policy as one file for other programs, checked to act the same
   jtrust envs             what ENV may be
 
 `jtrust COMMAND --help` tells the options of each; `jtrust --version` the version.

@@ -48,12 +48,13 @@ def load_policy(
     Raises:
       BadArgument: no run there, no such checkpoint, or none that can be read whole.
     """
-    return _load(run_dir, step, policy_network)[0]
+    return load_with_config(run_dir, step, policy_network)[0]
 
 
-def _load(
-    run_dir: str | os.PathLike, step: int | None, policy_network: nn.Module | None
+def load_with_config(
+    run_dir: str | os.PathLike, step: int | None = None, policy_network: nn.Module | None = None
 ) -> tuple[Policy, RunConfig, int]:
+    """(the policy as by `load_policy`, the run's configuration, the step of the checkpoint)."""
     check_platform()
     if step is not None:
         checks.whole_number("step", step, minimum=0, maximum=10**15)
@@ -113,7 +114,7 @@ def evaluate(
     """
     episodes = checks.whole_number("episodes", episodes, maximum=2**20, example=64)
     seed = checks.whole_number("seed", seed, minimum=0)
-    policy, config, step = _load(run_dir, step, policy_network)
+    policy, config, step = load_with_config(run_dir, step, policy_network)
     if env is None:
         environment = config.make_environment(user_path("RUN_DIR", run_dir), allow_code)
     else:
