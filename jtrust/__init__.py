@@ -34,8 +34,8 @@ __all__ = [
     "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "describe",
-    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "resume",
-    "train", "trust_region", "wrappers",
+    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "report",
+    "resume", "train", "trust_region", "wrappers",
 ]
 
 
@@ -45,4 +45,8 @@ def __getattr__(name):
         from jtrust.planning import plan
 
         return plan
+    if name == "report":
+        from jtrust.reporting import report
+
+        return report
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

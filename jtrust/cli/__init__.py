@@ -16,7 +16,7 @@ from jtrust.hosts import aborts
 from jtrust.hosts.connecting import current
 from jtrust.hosts.group import ToldElsewhere
 
-COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "envs")
+COMMANDS = ("train", "resume", "evaluate", "report", "watch", "profile", "plan", "envs")
 
 USAGE = """\
 usage: jtrust COMMAND ...

@@ -1,0 +1,128 @@
+"""Panels as Vega-Lite: what stands on the page beside their numbers."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any
+
+from jtrust.reporting.panels import Panel
+
+# Observable's ten, which are told apart on white and on black.
+_COLOURS = (
+    "#4269d0", "#e8890c", "#d9365e", "#2a9d8f", "#3ca951", "#c95fb8", "#8b5cf6", "#0ea5e9",
+    "#9c6b4e", "#7f8794",
+)
+_GOLDEN = 0.618033988749895
+_HEIGHT = 220
+
+
+def colours(count: int) -> list[str]:
+    """A colour for each setting."""
+    if count <= len(_COLOURS):
+        return list(_COLOURS[:count])
+    wheel = [colorsys.hls_to_rgb((i * _GOLDEN) % 1, (0.46, 0.56)[i % 2], 0.6) for i in range(count)]
+    return ["#" + "".join(f"{round(255 * x):02x}" for x in rgb) for rgb in wheel]
+
+
+def line_chart(
+    panel: Panel, labels: Sequence[str], band: bool = True, limit: bool = True
+) -> dict[str, Any]:
+    """Lines with bands over steps or seconds, for rows {x, y, lo, hi, ref, s}.
+
+    Args:
+      panel: what is drawn.
+      labels: of all settings on the page, so that each has one colour in every chart.
+      band: whether any row has `lo` and `hi`.
+      limit: whether any has `ref`.
+    """
+    every = {
+        "x": {"field": "x", "type": "quantitative", "scale": {"nice": False}, "axis": {
+            "title": "environment steps" if panel.against == "steps" else "training time (s)",
+            "format": "~s", "tickCount": 6, "grid": False, "labelFlush": True,
+        }},
+        "color": {"field": "s", "type": "nominal", "legend": None,
+                  "scale": {"domain": list(labels), "range": colours(len(labels))}},
+    }
+    y = {
+        "field": "y", "type": "quantitative",
+        "axis": {"title": panel.unit, "tickCount": 5, "format": "~g", "labelOverlap": True},
+        "scale": {"type": "log"} if panel.log else {"zero": False},
+    }
+    layers: list[dict[str, Any]] = []
+    if band:
+        layers.append({
+            "mark": "area", "transform": [{"filter": "isValid(datum.lo)"}],
+            "encoding": every | {"y": y | {"field": "lo"}, "y2": {"field": "hi"},
+                                 "opacity": _unless_another_is_picked(0.22)},
+        })
+    layers.append({
+        "mark": {"type": "line", "strokeWidth": 1.6},
+        "encoding": every | {"y": y, "opacity": _unless_another_is_picked(1)},
+    })
+    if limit:
+        layers.append({
+            "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.3},
+            "transform": [{"filter": "isValid(datum.ref)"}],
+            "encoding": every | {"y": y | {"field": "ref"},
+                                 "opacity": _unless_another_is_picked(0.9)},
+        })
+    if panel.line is not None:
+        layers.append({
+            "data": {"values": [{"at": panel.line}]},
+            "mark": {"type": "rule", "strokeDash": [5, 4], "opacity": 0.6},
+            "encoding": {"y": y | {"field": "at"}},
+        })
+    layers.append(_pointer(panel, every | {"y": y}))
+    return _chart(layer=layers, height=_HEIGHT)
+
+
+def _unless_another_is_picked(opacity: float) -> dict[str, Any]:
+    picked_other = {"test": "pick != '' && datum.s != pick", "value": 0.08 * opacity}
+    return {"condition": picked_other, "value": opacity}
+
+
+def _chart(**more: Any) -> dict[str, Any]:
+    return {
+        "data": {"name": "rows"}, "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "params": [{"name": "pick", "value": ""}], **more,
+    }
+
+
+def _pointer(panel: Panel, encoding: dict[str, Any]) -> dict[str, Any]:
+    """A dot on the nearest point, with its numbers."""
+    return {
+        "params": [{"name": "near", "select": {
+            "type": "point", "nearest": True, "on": "pointermove", "clear": "pointerout",
+            "fields": ["x", "s"],
+        }}],
+        "mark": {"type": "point", "filled": True, "size": 50},
+        "encoding": encoding | {
+            "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
+            "tooltip": [
+                {"field": "s", "title": "setting"},
+                {"field": "x", "title": panel.against, "format": ","},
+                {"field": "y", "title": panel.unit, "format": ".5~g"},
+                {"field": "lo", "title": "from", "format": ".4~g"},
+                {"field": "hi", "title": "to", "format": ".4~g"},
+            ],
+        },
+    }
+
+
+def phase_chart() -> dict[str, Any]:
+    """Bars of a profile's phases, for rows {x: milliseconds, y: name}."""
+    return _chart(
+        height={"step": 24},
+        mark={"type": "bar", "color": _COLOURS[0], "cornerRadiusEnd": 2},
+        encoding={
+            "y": {"field": "y", "type": "nominal", "sort": None,
+                  "axis": {"title": None, "labelLimit": 190}},
+            "x": {"field": "x", "type": "quantitative",
+                  "axis": {"title": "time in an iteration (ms)", "tickCount": 5, "format": "~g"}},
+            "tooltip": [{"field": "y", "title": "part"},
+                        {"field": "x", "title": "ms", "format": ".4~g"},
+                        {"field": "share", "title": "share", "format": ".1%"}],
+        },
+    )
