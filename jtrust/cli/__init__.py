@@ -26,6 +26,8 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust train ENV        train a policy; ENV is SUITE/NAME, such as brax/ant
   jtrust resume RUN_DIR   go on with a run from its newest checkpoint
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
+  jtrust report RUN_DIR... one page about runs: curves, differences, and what looks wrong
+  jtrust watch RUN_DIR    the same page, kept up to date while a run goes on
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust envs             what ENV may be

@@ -1,5 +1,6 @@
 """One page about one run or many: as a file (`report`), or served while they go on (`watch`)."""
 
 from jtrust.reporting.report import report
+from jtrust.reporting.watch import watch
 
-__all__ = ["report"]
+__all__ = ["report", "watch"]

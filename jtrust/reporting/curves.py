@@ -10,7 +10,7 @@ import numpy as np
 
 from jtrust.reporting.panels import Panel, seconds
 from jtrust.reporting.settings import Setting
-from jtrust.reporting.statistics import bucket_ends, over_seeds, thin
+from jtrust.reporting.statistics import bucket_ends, newest_at, over_seeds, thin
 
 _DIGITS = 5
 # A chart is some 500 pixels wide; beyond a dozen settings, lines tell less and bytes count.
@@ -52,12 +52,14 @@ def _curve(panel: Panel, setting: Setting, most: int) -> dict[str, Any] | None:
         limits.append(None if panel.limit is None else panel.limit(run)[good])
     if not points:
         return None
-    ends = bucket_ends(points, most)
-    center, low, high = (
-        np.stack(x) for x in zip(
-            *(thin(p, v, ends) for p, v in zip(points, values, strict=True)), strict=True
-        )
-    )
+    if panel.against == "seconds" and len(points) > 1:  # no two runs have rows at the same times
+        ends = np.linspace(min(p[0] for p in points), max(p[-1] for p in points), most)
+        center = np.stack([newest_at(p, v, ends) for p, v in zip(points, values, strict=True)])
+        low = high = center
+    else:
+        ends = bucket_ends(points, most)
+        thinned = [thin(p, v, ends) for p, v in zip(points, values, strict=True)]
+        center, low, high = (np.stack(x) for x in zip(*thinned, strict=True))
     y, lo, hi = _together(panel, center, low, high)
     ref = _limit(points, limits, ends)
     kept = np.isfinite(y)

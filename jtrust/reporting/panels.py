@@ -141,7 +141,7 @@ PANELS = (
     _plain(REGION, "policy/step_scale", "Part of the full step that was taken", "share",
            "1 whole, 0 refused."),
     Panel("refused", REGION, "Updates refused so far", "updates", _so_far(refused),
-          "The old policy stays.", metrics=("policy/accepted",)),
+          "The old policy stays.", always=False, metrics=("policy/accepted",)),
     _counted(REGION, "policy/skipped", "Policy gradient steps skipped so far", "steps",
              "Their loss, gradient or Fisher-vector product was not finite."),
     Panel("drift", REGION, "Drift by the observation normaliser over the KL limit", "ratio",

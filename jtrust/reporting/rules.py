@@ -13,6 +13,7 @@ import numpy as np
 
 from jtrust.reporting.panels import kl_limit, refused
 from jtrust.reporting.sources import Run
+from jtrust.reporting.tail import to_float
 
 # Of a Gaussian, entropy per dimension is log(deviation) + this.
 _HALF_LOG_2_PI_E = 0.5 * math.log(2 * math.pi * math.e)
@@ -80,23 +81,21 @@ def _collapsed(run: Run) -> str | None:
     entropy = _finite(run.column("policy/entropy"))
     action = run.config.get("action")
     action = action if isinstance(action, dict) else {}
-    size = action.get("size")
+    kind, size = action.get("kind"), action.get("size")
     if not len(entropy):
         return None
-    if action.get("kind") == "box" and type(size) is int and size > 0:
+    if kind == "box" and type(size) is int and 0 < size < 10**6:
         network = run.config.get("network")
-        network = network if isinstance(network, dict) else {}
-        floor = network.get("min_std", 0.0)
-        floor = floor if type(floor) in (int, float) and 0 < floor < 1e6 else 0.0
+        floor = to_float(network.get("min_std") if isinstance(network, dict) else None)
+        floor = floor if floor > 0 else 0.0
         deviation = np.exp(entropy / size - _HALF_LOG_2_PI_E)
-        if deviation[-1] <= (_AT_FLOOR * floor or _NO_FLOOR):
-            return (f"the deviation of actions is {deviation[-1]:.3g} of half their range, from "
-                    f"{deviation[0]:.3g} at the start" + f"; its floor is {floor:g}" * bool(floor))
-        return None
-    if action.get("kind") in ("discrete", "bins") and entropy[0] > 0:
-        if entropy[-1] <= _FEW_CHOICES * entropy[0]:
-            return (f"entropy is {entropy[-1]:.3g} nats, from {entropy[0]:.3g} at the start: one "
-                    "action is almost certain")
+        if deviation[-1] > (_AT_FLOOR * floor or _NO_FLOOR):
+            return None
+        return (f"the deviation of actions is {deviation[-1]:.3g} of half their range, from "
+                f"{deviation[0]:.3g} at the start" + f"; its floor is {floor:g}" * bool(floor))
+    if kind in ("discrete", "bins") and entropy[-1] <= _FEW_CHOICES * entropy[0]:
+        return (f"entropy is {entropy[-1]:.3g} nats, from {entropy[0]:.3g} at the start: one "
+                "action is almost certain")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ import numpy as np
 
 from jtrust import checks
 from jtrust.paths import read_plain, user_path
-from jtrust.reporting.tail import MetricsTail
+from jtrust.reporting.tail import MetricsTail, to_float
 from jtrust.runs.directory import CONFIG, METRICS
 from jtrust.runs.reading import MOST_BYTES, read_json
 
@@ -73,8 +74,7 @@ class Run:
     def hyperparameter(self, name: str) -> float:
         """A number among the hyperparameters; NaN where there is none of the name."""
         found = self.config.get("hyperparameters")
-        value = found.get(name) if isinstance(found, dict) else None
-        return float(value) if type(value) in (int, float) and abs(value) < 1e300 else float("nan")
+        return to_float(found.get(name) if isinstance(found, dict) else None)
 
     def _read_config(self) -> bool:
         path = self.path / CONFIG
@@ -199,15 +199,9 @@ def _check(path: Path, waiting: bool) -> None:
         return
     if os.path.lexists(path):
         raise checks.BadArgument("RUN_DIR", path, "is a file; give the directory of a run")
-    if waiting and any(path.parent.glob(f".{_escaped(path.name)}.starting-*")):
+    if waiting and any(path.parent.glob(f".{glob.escape(path.name)}.starting-*")):
         return  # a run that compiles its program
     raise checks.BadArgument("RUN_DIR", path, "does not exist; give the directory of a run")
-
-
-def _escaped(name: str) -> str:
-    import glob
-
-    return glob.escape(name)
 
 
 def _subdirectories(path: Path) -> list[Path]:

@@ -15,6 +15,11 @@ _COLOURS = (
 )
 _GOLDEN = 0.618033988749895
 _HEIGHT = 220
+# 0.0085, 1.2k, 1e-7: short whatever the size.
+_LABEL = (
+    "datum.value == 0 ? '0' : abs(datum.value) >= 1000 ? format(datum.value, '.3~s') : "
+    "abs(datum.value) < 0.001 ? format(datum.value, '.3~e') : format(datum.value, '.4~g')"
+)
 
 
 def colours(count: int) -> list[str]:
@@ -46,7 +51,8 @@ def line_chart(
     }
     y = {
         "field": "y", "type": "quantitative",
-        "axis": {"title": panel.unit, "tickCount": 5, "format": "~g", "labelOverlap": True},
+        "axis": {"title": panel.unit, "tickCount": 5, "labelOverlap": True,
+                 "labelExpr": _LABEL},
         "scale": {"type": "log"} if panel.log else {"zero": False},
     }
     layers: list[dict[str, Any]] = []

@@ -40,19 +40,29 @@ def thin(
       values: [N], all finite.
       ends: right ends of the buckets, [B].
     """
-    found = tuple(np.full(len(ends), np.nan) for _ in range(3))
+    mean, low, high = (np.full(len(ends), np.nan) for _ in range(3))
     if not len(points):
-        return found
+        return mean, low, high
     bucket = np.minimum(np.searchsorted(ends, points, side="left"), len(ends) - 1)
     used, starts = np.unique(bucket, return_index=True)
     counts = np.diff(np.append(starts, len(points)))
-    means = np.add.reduceat(values, starts) / counts
-    for into, reduced in zip(
-        found, (means, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)),
-        strict=True,
-    ):
-        into[used] = reduced
-    return found
+    mean[used] = np.add.reduceat(values, starts) / counts
+    low[used] = np.minimum.reduceat(values, starts)
+    high[used] = np.maximum.reduceat(values, starts)
+    return mean, low, high
+
+
+def newest_at(points: np.ndarray, values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The newest value at each of `where`, [B]; NaN before the first point and behind the last.
+
+    Args:
+      points: where values are, [N], in rising order.
+      values: [N].
+      where: [B].
+    """
+    at = np.searchsorted(points, where, side="right") - 1
+    inside = (at >= 0) & (where <= points[-1])
+    return np.where(inside, values[np.maximum(at, 0)], np.nan)
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jtrust.paths import NotPlain, open_plain
+from jtrust.paths import open_plain
 
 LONGEST_LINE = 2**20
 MOST_ROWS = 1_000_000
@@ -126,7 +126,7 @@ class MetricsTail:
             return False
         if not isinstance(row, dict):
             return False
-        numbers = {key: _number(value) for key, value in row.items()}
+        numbers = {key: to_float(value) for key, value in row.items()}
         iteration, step = numbers.get("iteration", _NAN), numbers.get("step", _NAN)
         if not (math.isfinite(iteration) and math.isfinite(step)):
             return False
@@ -156,14 +156,11 @@ class MetricsTail:
         self.rows = keep
 
 
-def _number(value: Any) -> float:
+def to_float(value: Any) -> float:
     """A finite number as a float; NaN for anything else."""
     if type(value) not in (int, float):
         return _NAN
     try:
-        return value if math.isfinite(value) else _NAN
+        return float(value) if math.isfinite(value) else _NAN
     except OverflowError:  # a whole number beyond what a float can be
         return _NAN
-
-
-__all__ = ["LONGEST_LINE", "MOST_ROWS", "MetricsTail", "NotPlain"]
