@@ -34,8 +34,7 @@ def make_content(sources: Sources) -> dict[str, Any]:
         for curve in found:
             curve["x"] = axes.setdefault(tuple(curve["x"]), len(axes))
         shown.append(panel)
-        band, limit = (any(curve[k] is not None for curve in found) for k in ("lo", "ref"))
-        spec = line_chart(panel, labels, band, limit)
+        spec = line_chart(panel, labels, found)
         charts.append({"id": panel.id, "spec": spec, "curves": found})
     profiles = []
     for i, setting in enumerate(settings):
@@ -67,7 +66,7 @@ def make_content(sources: Sources) -> dict[str, Any]:
 
 
 def _title(runs: list) -> str:
-    names = list(dict.fromkeys(run.env for run in runs if run.config))
+    names = list(dict.fromkeys(f"{run.env} · {run.algorithm}" for run in runs if run.config))
     what = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     return f"{what} · {count}" if what else count

@@ -239,5 +239,5 @@ def _row(cells: Sequence[str]) -> str:
 
 def _table(heads: Sequence[str], rows: str, kind: str = "") -> str:
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return (f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
+    return (f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{top}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")

@@ -132,7 +132,7 @@ def _beyond(run: Run) -> str | None:
     if not over.any():
         return None
     worst = int(np.nanargmax(np.where(over, kl - limit, np.nan)))
-    return (f"{int(over.sum())} accepted updates are beyond it; at iteration "
+    return (f"accepted updates beyond it: {int(over.sum()):,}; at iteration "
             f"{run.column('iteration')[worst]:.0f} the KL is {kl[worst]:.3g} of {limit[worst]:.3g}")
 
 

@@ -23,7 +23,7 @@ class Setting:
     """Runs of one configuration.
 
     Attributes:
-      label: what the page calls it: environment, algorithm, and what differs from the others.
+      label: what the page calls it, by what differs from the others.
       fields: what it is made of, flat: {"hyperparameters.max_kl": 0.01, ...}.
       runs: one for each seed.
     """
@@ -87,11 +87,11 @@ def short_name(field: str) -> str:
 
 
 def _label(setting: Setting, differing: Sequence[str]) -> str:
-    run = setting.runs[0]
-    parts = [run.env, run.algorithm]
-    parts += [
-        f"{short_name(name)} {as_text(setting.fields[name])}" for name in differing
-        if name not in ("env", "algorithm", "own_networks") and name in setting.fields
-    ]
+    run, named = setting.runs[0], ("env", "algorithm")
+    parts = [f"{short_name(name)} {as_text(setting.fields[name])}" for name in differing
+             if name not in named and name in setting.fields]
+    # What is the same everywhere stands in the title.
+    if not parts or any(name in differing for name in named):
+        parts = [run.env, run.algorithm, *parts]
     label = " · ".join(parts)
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -207,10 +208,18 @@ def _check(path: Path, waiting: bool) -> None:
 def _subdirectories(path: Path) -> list[Path]:
     """Those directly in `path` that hold a run."""
     try:
-        inner = sorted(p for p in path.iterdir() if not p.is_symlink() and p.is_dir())
+        inner = sorted(
+            (p for p in path.iterdir() if not p.is_symlink() and p.is_dir()), key=_by_number
+        )
     except OSError:
         return []
     return [p for p in inner if os.path.lexists(p / METRICS)]
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """run-2 before run-10."""
+    parts = re.split(r"(\d{1,18})", path.name)
+    return [(int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]
 
 
 def _name(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,15 +32,14 @@ def colours(count: int) -> list[str]:
 
 
 def line_chart(
-    panel: Panel, labels: Sequence[str], band: bool = True, limit: bool = True
+    panel: Panel, labels: Sequence[str], curves: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Lines with bands over steps or seconds, for rows {x, y, lo, hi, ref, s}.
 
     Args:
       panel: what is drawn.
       labels: of all settings on the page, so that each has one colour in every chart.
-      band: whether any row has `lo` and `hi`.
-      limit: whether any has `ref`.
+      curves: what will be drawn, as `curves.curves` gives it.
     """
     every = {
         "x": {"field": "x", "type": "quantitative", "scale": {"nice": False}, "axis": {
@@ -49,24 +49,23 @@ def line_chart(
         "color": {"field": "s", "type": "nominal", "legend": None,
                   "scale": {"domain": list(labels), "range": colours(len(labels))}},
     }
-    y = {
-        "field": "y", "type": "quantitative",
-        "axis": {"title": panel.unit, "tickCount": 5, "labelOverlap": True,
-                 "labelExpr": _LABEL},
-        "scale": {"type": "log"} if panel.log else {"zero": False},
-    }
+    y = {"field": "y", "type": "quantitative", **_vertical(panel, curves)}
     layers: list[dict[str, Any]] = []
-    if band:
+    if any(curve["lo"] for curve in curves):
         layers.append({
-            "mark": "area", "transform": [{"filter": "isValid(datum.lo)"}],
+            # With an outline: of a single value far outside, a filled area shows next to nothing.
+            "mark": {"type": "area", "strokeWidth": 0.8},
+            "transform": [{"filter": "isValid(datum.lo)"}],
             "encoding": every | {"y": y | {"field": "lo"}, "y2": {"field": "hi"},
-                                 "opacity": _unless_another_is_picked(0.22)},
+                                 "stroke": every["color"],
+                                 "fillOpacity": _unless_another_is_picked(0.2),
+                                 "strokeOpacity": _unless_another_is_picked(0.4)},
         })
     layers.append({
         "mark": {"type": "line", "strokeWidth": 1.6},
         "encoding": every | {"y": y, "opacity": _unless_another_is_picked(1)},
     })
-    if limit:
+    if any(curve["ref"] for curve in curves):
         layers.append({
             "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.3},
             "transform": [{"filter": "isValid(datum.ref)"}],
@@ -81,6 +80,29 @@ def line_chart(
         })
     layers.append(_pointer(panel, every | {"y": y}))
     return _chart(layer=layers, height=_HEIGHT)
+
+
+def _vertical(panel: Panel, curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Axis and scale of what is measured."""
+    axis: dict[str, Any] = {
+        "title": panel.unit, "tickCount": 5, "labelOverlap": True, "labelExpr": _LABEL,
+    }
+    if not panel.log:
+        return {"axis": axis, "scale": {"zero": False}}
+    told = [x for curve in curves for key in ("y", "lo", "hi") for x in curve[key] or () if x]
+    told += [panel.line] * (panel.line is not None)
+    return {"axis": axis | {"values": log_ticks(min(told), max(told))},
+            "scale": {"type": "log", "nice": False, "padding": 6}}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Some four to eight round numbers from `low` to `high`, both positive."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if last - first > 3:
+        every = math.ceil((last - first) / 7)
+        return [float(f"1e{k}") for k in range(first - first % every, last + 1, every)]
+    return [float(f"{m}e{k}") for k in range(first, last + 1) for m in (1, 2, 5)
+            if low * 0.7 <= float(f"{m}e{k}") <= high * 1.4]
 
 
 def _unless_another_is_picked(opacity: float) -> dict[str, Any]:

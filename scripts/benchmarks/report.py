@@ -1,17 +1,20 @@
 """What `jtrust report` takes for many runs, and what `jtrust watch` costs a run that goes on.
 
     python scripts/benchmarks/report.py report [--runs 30] [--iterations 2500] [--settings 6]
-    python scripts/benchmarks/report.py watch [--repeats 3] [--steps 400000]
+    python scripts/benchmarks/report.py watch [--pairs 8] [--seconds 6]
 
 `report` makes runs of noise with the shape of training, and prints seconds and bytes of their page,
-the whole command included. `watch` trains the same run with nobody looking and with a page that is
-asked for what is new as often as a browser would, in turn, and prints the ratio of their speeds.
+the whole command included. `watch` trains a run, for some seconds with its page asked for what is
+new as often as a browser would, for some with nobody looking, in turn, and prints the ratio of the
+run's speeds and what the watching process used.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -78,56 +81,65 @@ def report(runs: int, iterations: int, settings: int) -> None:
               f"{size / 1e6:.0f} MB of metrics: {took:.1f} s, {output.stat().st_size / 1e6:.2f} MB")
 
 
-def _train(place: Path, steps: int) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "jtrust", "train", "brax/inverted_pendulum", "--backend", "spring",
-         "--steps", str(steps), "--run-dir", str(place)], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def _newest(place: Path) -> tuple[float, float]:
+    """(environment steps, seconds) of a run's newest row."""
+    text = (place / "metrics.jsonl").read_text()
+    row = json.loads(text[: text.rindex("\n")].splitlines()[-1])
+    return row["step"], row["time/seconds"]
 
 
-def _speed(place: Path) -> float:
-    """Environment steps per second behind the first third of a run."""
-    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    begin, end = rows[len(rows) // 3], rows[-1]
-    return (end["step"] - begin["step"]) / (end["time/seconds"] - begin["time/seconds"])
+def _cpu_seconds(process: subprocess.Popen) -> float:
+    """What a process has used so far (Linux)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _watched(place: Path, steps: int) -> float:
-    """Trains with somebody watching, from its first row on."""
-    run = _train(place, steps)
-    while not (place / "metrics.jsonl").exists():
-        time.sleep(0.1)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jtrust", "watch", str(place)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[2]
-        asked = 0
-        while run.poll() is None:
+def _window(place: Path, url: str | None, seconds: float) -> float:
+    """Environment steps per second of a run while a page at `url` is asked, or nothing is."""
+    (step, at), end = _newest(place), time.monotonic() + seconds
+    while time.monotonic() < end:
+        wait = seconds
+        if url is not None:
             with urllib.request.urlopen(f"{url}content.json") as answer:
                 wait = json.load(answer)["live"]["milliseconds"] / 1e3
-            asked += 1
-            time.sleep(wait)
-    finally:
-        server.terminate()
-        server.wait()
-    print(f"  asked {asked} times")
-    return _speed(place)
+        time.sleep(max(0.0, min(wait, end - time.monotonic())))
+    last_step, last = _newest(place)
+    return (last_step - step) / (last - at)
 
 
-def watch(repeats: int, steps: int) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        ratios = []
-        for i in range(repeats):
-            _train(Path(place) / f"alone-{i}", steps).wait()
-            alone = _speed(Path(place) / f"alone-{i}")
-            watched = _watched(Path(place) / f"watched-{i}", steps)
-            ratios.append(watched / alone)
-            print(f"alone {alone:,.0f} steps/s, watched {watched:,.0f}: {ratios[-1]:.3f}")
-        print(f"watched over alone: median {statistics.median(ratios):.3f}, "
-              f"from {min(ratios):.3f} to {max(ratios):.3f}, {repeats} pairs")
+def watch(pairs: int, seconds: int) -> None:
+    """Windows of one run with and without somebody watching, in turn."""
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        start = [sys.executable, "-m", "jtrust"]
+        run = subprocess.Popen(
+            [*start, "train", "brax/inverted_pendulum", "--backend", "spring", "--steps",
+             str(10**9), "--run-dir", str(place)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        stack.callback(_end, run)
+        while not (place / "metrics.jsonl").exists():
+            time.sleep(0.1)
+        server = subprocess.Popen(
+            [*start, "watch", str(place)], stdout=subprocess.PIPE, text=True
+        )
+        stack.callback(_end, server)
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[2]
+        _window(place, url, seconds)
+        ratios, used = [], _cpu_seconds(server)
+        for _ in range(pairs):
+            ratios.append(_window(place, url, seconds) / _window(place, None, seconds))
+            print(f"watched over alone: {ratios[-1]:.3f}", flush=True)
+        used = (_cpu_seconds(server) - used) / (pairs * seconds)
+        print(f"watched over alone: median {statistics.median(ratios):.3f}, from "
+              f"{min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs of {seconds} s; the watching "
+              f"process used {used:.1%} of a core, of {_newest(place)[0]:,} steps in the end")
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    process.wait()
 
 
 def main() -> None:
@@ -137,7 +149,7 @@ def main() -> None:
     for name, value in (("runs", 30), ("iterations", 2500), ("settings", 6)):
         of_report.add_argument(f"--{name}", type=int, default=value)
     of_watch = parts.add_parser("watch")
-    for name, value in (("repeats", 3), ("steps", 1_500_000)):
+    for name, value in (("pairs", 8), ("seconds", 6)):
         of_watch.add_argument(f"--{name}", type=int, default=value)
     given = vars(parser.parse_args())
     {"report": report, "watch": watch}[given.pop("part")](**given)
