@@ -12,12 +12,11 @@ from urllib.parse import quote
 
 from jtrust.paths import NotPlain, read_plain
 from jtrust.reporting.sources import Run
-from jtrust.runs.directory import default_name
+from jtrust.runs.directory import PROFILE, default_name
 
 _TYPES = {"mp4": "video/mp4", "gif": "image/gif", "png": "image/png", "html": "text/html"}
 # Of all renders on a page together; larger ones are linked to.
 MOST_RENDER_BYTES = 1_500_000
-PROFILE = "profile.json"
 
 
 def newest_render(run: Run) -> Path | None:

@@ -24,6 +24,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
 TEMPORARY = "config.json.tmp"
+PROFILE = "profile.json"  # where a profile is kept, beside its trace
 _OURS = (CONFIG, METRICS, LOCK, TEMPORARY, "wandb", "mlflow.db")
 _LONGEST_LINE = 2**20
 # A file system's caches may take some seconds to show what another machine has written.

@@ -62,7 +62,7 @@ class MLflow(Sink):
     def __init__(self, path: Path, config: Mapping[str, Any], name: str):
         from mlflow.tracking import MlflowClient
 
-        for logger in ("mlflow", "mlflow.store.db.utils", "alembic"):  # tell of each table they make
+        for logger in ("mlflow", "mlflow.store.db.utils", "alembic"):  # tell of each table
             logging.getLogger(logger).setLevel(logging.WARNING)
         uri = tracking_uri(path)
         try:

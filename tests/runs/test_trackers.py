@@ -4,9 +4,10 @@ import json
 import struct
 import warnings
 
-import jtrust
 import numpy as np
 import pytest
+
+import jtrust
 from jtrust.runs.metrics import Services
 from jtrust.runs.mlflow_sink import MLflow, tracking_uri
 from jtrust.runs.sinks import IterationInfo
