@@ -52,17 +52,21 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
 
 
 def differing_fields(settings: Sequence[Setting]) -> list[str]:
-    """Names of what is not the same in all settings, in their order."""
+    """Names of what is not the same in all settings, in their order; None is not known."""
     names = dict.fromkeys(name for setting in settings for name in setting.fields)
-    return [
-        name for name in names
-        if len({_key(setting.fields.get(name)) for setting in settings}) > 1
-    ]
+    return [name for name in names if _differs([s.fields.get(name) for s in settings], name)]
+
+
+def _differs(values: Sequence[Any], name: str) -> bool:
+    known = [v for v in values if v is not None or name not in ("env", "algorithm")]
+    return len({_key(value) for value in known}) > 1
 
 
 def _fields(run: Run) -> dict[str, Any]:
     if run.settings is not None:
-        return {"env": run.env, "algorithm": run.algorithm} | flat(run.settings)
+        # Of a member that has not begun, only what the sweep says is known.
+        named = (run.env, run.algorithm) if run.config else (None, None)
+        return {"env": named[0], "algorithm": named[1]} | flat(run.settings)
     return flat({k: v for k, v in run.config.items() if k not in BOOKKEEPING})
 
 

@@ -51,7 +51,7 @@ class Run:
     def problems(self) -> list[str]:
         found = [self.tail.problem, self._config_problem]
         if count := self.tail.unreadable:
-            found.append(f"{count:,} lines of {METRICS} are no rows, and are left out")
+            found.append(f"lines of {METRICS} that are no rows, and are left out: {count:,}")
         if self.tail.truncated:
             found.append(f"only the first {self.tail.rows:,} rows are read")
         return [text for text in found if text]
@@ -131,16 +131,19 @@ class Sources:
 
     def poll(self) -> bool:
         """Reads what is new; whether anything changed."""
-        before, problems = len(self.runs), self.problems
+        before, problems = list(self.runs), self.problems
         self.problems = []
         for path in self._given:
-            for run in self._found_at(path):
+            found = self._found_at(path)
+            if any(run.path != path for run in found):
+                self._forget_empty(path)
+            for run in found:
                 key = os.path.abspath(run.path)
                 if key not in self._by_path and len(self.runs) < MOST_RUNS:
                     self._by_path[key] = run
                     self.runs.append(run)
         changed = [run.poll() for run in self.runs]
-        return any(changed) or before != len(self.runs) or problems != self.problems
+        return any(changed) or before != self.runs or problems != self.problems
 
     def _found_at(self, path: Path) -> list[Run]:
         """The runs at a path that was given; those of before, once it is gone."""
@@ -152,6 +155,13 @@ class Sources:
         if inner:
             return [Run(p, f"{_name(path)}/{p.name}") for p in inner]
         return [Run(path, _name(path))] if not self._by_path else []
+
+    def _forget_empty(self, path: Path) -> None:
+        """What was taken for a run that has not begun is a directory of runs."""
+        run = self._by_path.get(os.path.abspath(path))
+        if run is not None and not run.tail.rows and not run.config:
+            del self._by_path[os.path.abspath(path)]
+            self.runs.remove(run)
 
     def _members(self, path: Path) -> list[Run]:
         try:

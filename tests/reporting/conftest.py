@@ -1,6 +1,10 @@
 import pytest
 
+from tests.reporting.chromium import find_chromium
 from tests.reporting.made import write_run
+
+# What the page holds is tested without a browser; how it looks in one, where there is one.
+collect_ignore = [] if find_chromium() else ["test_browser.py"]
 
 
 @pytest.fixture

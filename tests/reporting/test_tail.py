@@ -80,7 +80,8 @@ def test_of_rows_that_come_twice_the_later_ones_count(path, tail):
 
 
 @pytest.mark.parametrize("bad", [
-    b"no json\n", b"[1]\n", b"{}\n", b"\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b"1" * 5000 + b"\n",
+    b"no json\n", b"[1]\n", b"{}\n", b"\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n",
+    b"1" * 5000 + b"\n",
     b'{"iteration": "6", "step": 1}\n', b'{"iteration": true, "step": 1}\n',
     b'{"iteration": NaN, "step": 1}\n', b'{"step": 1}\n',
     b'{"iteration": 6, "step": 1' + b"0" * 400 + b"}\n",
