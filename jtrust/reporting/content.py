@@ -43,7 +43,7 @@ def make_content(sources: Sources) -> dict[str, Any]:
             place = f"profile-{i}"
             profiles.append((place, f"{setting.label}, {profile['device']}"))
             rows = [{"x": ms, "y": name, "share": share} for name, ms, share in profile["phases"]]
-            charts.append({"id": place, "spec": phase_chart(), "rows": rows})
+            charts.append({"id": place, "spec": phase_chart(len(rows)), "rows": rows})
     found_wrong = findings(runs)
     return {
         "title": _title(runs),

@@ -80,7 +80,8 @@ def _seeds(setting: Setting) -> str:
 def findings_list(found: Sequence[Finding], runs: int) -> str:
     """What looks wrong, rule by rule."""
     if not found:
-        return f'<p class="good">None of the {len(RULES)} rules below speaks.</p>'
+        said = f"None of the {len(RULES)} rules at the end of this page has anything to say."
+        return f'<p class="good">{said}</p>'
     parts = []
     for rule in RULES:
         of_rule = [f for f in found if f.rule is rule]

@@ -82,10 +82,13 @@ def refused(run: Run) -> np.ndarray:
 
 
 def seconds(run: Run) -> np.ndarray:
-    """Time of training up to each row, [rows]; sessions of a run one behind the other."""
-    told = np.nan_to_num(run.column("time/seconds"))
-    steps = np.diff(told, prepend=0.0)
-    return np.cumsum(np.where(steps < 0, told, steps))
+    """Time of training up to each row, [rows]; sessions of a run one behind the other.
+
+    Each counts from its first row on: what comes before is compiling, which may take as long as
+    all the rest.
+    """
+    steps = np.diff(np.nan_to_num(run.column("time/seconds")), prepend=np.inf)
+    return np.cumsum(np.maximum(steps, 0.0))
 
 
 def _column(name: str) -> Values:
@@ -116,7 +119,7 @@ PANELS = (
     _plain(RETURN, "evaluation/return", "Return of evaluation", "return per episode",
            "Whole episodes by the policy's mode.", band="seeds"),
     Panel("return-seconds", RETURN, "Return against time", "return per episode",
-          _column("episode/return"), "Sessions of a resumed run one behind the other.",
+          _column("episode/return"), "Without compiling: from each session's first iteration on.",
           band="seeds", against="seconds", metrics=("episode/return", "time/seconds")),
     _plain(RETURN, "episode/length", "Length of training episodes", "steps per episode"),
     _plain(RETURN, "evaluation/length", "Length of evaluation episodes", "steps per episode"),

@@ -139,10 +139,10 @@ def _pointer(panel: Panel, encoding: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def phase_chart() -> dict[str, Any]:
-    """Bars of a profile's phases, for rows {x: milliseconds, y: name}."""
+def phase_chart(phases: int) -> dict[str, Any]:
+    """Bars of a profile's phases, for as many rows {x: milliseconds, y: name, share}."""
     return _chart(
-        height={"step": 24},
+        height=24 * phases,
         mark={"type": "bar", "color": _COLOURS[0], "cornerRadiusEnd": 2},
         encoding={
             "y": {"field": "y", "type": "nominal", "sort": None,

@@ -75,8 +75,9 @@ class Browser:
 def browser(home):
     """A page of a browser that keeps its files in `home`, a directory."""
     process = subprocess.Popen(
-        [find_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-         "--disable-background-networking", f"--user-data-dir={home}", "about:blank"],
+        [find_chromium(), "--headless", "--no-sandbox", "--disable-gpu",
+         "--remote-debugging-port=0", "--disable-background-networking",
+         f"--user-data-dir={home}", "about:blank"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     try:

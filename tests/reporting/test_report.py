@@ -180,7 +180,9 @@ def test_time_of_a_resumed_run_goes_on(tmp_path):
         one["time/seconds"] = 0.5 * ((one["iteration"] - 1) % 50 + 1)
     content = make_content(Sources([write_run(tmp_path / "run", change=change)]))
     (curve,) = chart(content, "return-seconds")["curves"]
-    assert content["axes"][curve["x"]] == [0.5 * i for i in range(1, 101)]
+    # Two sessions of 50 rows, each from its first one on: two rows are at the same time.
+    assert content["axes"][curve["x"]] == [0.5 * i for i in range(99)]
+    assert curve["y"][48:51] == [490, 505, 520] and curve["hi"][49] == 510
 
 
 def test_every_metric_of_the_documentation_has_a_panel():
