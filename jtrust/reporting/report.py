@@ -7,12 +7,13 @@ import datetime
 import os
 import secrets
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jtrust import checks
 from jtrust.paths import user_path
 from jtrust.reporting.content import make_content
-from jtrust.reporting.page import check_library, to_html
+from jtrust.reporting.page import check_library, library, to_html
 from jtrust.reporting.sources import Sources
 
 DEFAULT_OUTPUT = "report.html"
@@ -43,11 +44,13 @@ def report(
     path = user_path("output", output)
     _check_output(path)
     check_library()
-    sources = Sources(given)
+    with ThreadPoolExecutor(1) as beside:  # a second, of which Python is not asked for anything
+        beside.submit(library)
+        content = make_content(sources := Sources(given))
     now = datetime.datetime.now().astimezone()
     count = sum(run.tail.rows for run in sources.runs)
     made = f"Made on {now:%Y-%m-%d at %H:%M %Z} of {count:,} iterations."
-    _write(path, to_html(make_content(sources), kind="report", made=made))
+    _write(path, to_html(content, kind="report", made=made))
     return path
 
 

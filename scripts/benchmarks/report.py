@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -78,8 +79,11 @@ def report(runs: int, iterations: int, settings: int) -> None:
             stdout=subprocess.DEVNULL,
         )
         took = time.perf_counter() - start
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = children.ru_utime + children.ru_stime
         print(f"{runs} runs of {iterations:,} iterations, {settings} settings, "
-              f"{size / 1e6:.0f} MB of metrics: {took:.1f} s, {output.stat().st_size / 1e6:.2f} MB")
+              f"{size / 1e6:.0f} MB of metrics: {took:.1f} s ({used:.1f} s of processors), "
+              f"{output.stat().st_size / 1e6:.2f} MB")
 
 
 def _newest(place: Path) -> tuple[float, float]:
