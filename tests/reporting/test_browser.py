@@ -96,8 +96,11 @@ def test_a_page_that_is_watched_follows(page, tmp_path):
         assert page.value("document.querySelectorAll('figure').length") == 0
         write_run(run, rows=5)
         page.wait_for("document.querySelectorAll('.chart canvas').length > 10")
+        image = "document.querySelector('#chart-policy-kl canvas').toDataURL()"
+        before = json.dumps(page.value(image))
         append(run, 6, 8)
         page.wait_for("document.getElementById('runs').textContent.includes('32,768')")
+        page.wait_for(f"{image} !== {before}")
         append(run, 9, 9, **{"my/metric": 1.0})
         page.wait_for("!!document.querySelector('#chart-other-0 canvas')")
         assert min(page.value(DRAWN)) > 200

@@ -26,7 +26,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.ids, self.links, self.text = [], [], [], []
+        self.tags, self.ids, self.links = [], [], []
         self._inside, self.content = None, None
         self.feed(text)
 
@@ -42,8 +42,6 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._inside == "content" and self.content is None:
             self.content = json.loads(data)
-        elif self._inside not in ("style", None):
-            self.text.append(data)
 
 
 def page_of(paths, output):
@@ -217,6 +215,8 @@ def test_what_a_run_names_is_text_and_nothing_else(tmp_path):
     (run / "render<i>.png").write_bytes(b"\x89PNG")
     page = page_of(run, tmp_path / "r.html")
     assert page.tags.count("img") == 1 and page.tags.count("script") == 3
+    heading = re.search("<h1.*?</h1>", (tmp_path / "r.html").read_text(), re.DOTALL)[0]
+    assert "{{content}}{{css}}" in heading
     assert "b" not in page.tags and "i" in page.tags and page.content["title"].startswith("<")
 
 
