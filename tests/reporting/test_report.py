@@ -216,7 +216,7 @@ def test_what_a_run_names_is_text_and_nothing_else(tmp_path):
     page = page_of(run, tmp_path / "r.html")
     assert page.tags.count("img") == 1 and page.tags.count("script") == 3
     heading = re.search("<h1.*?</h1>", (tmp_path / "r.html").read_text(), re.DOTALL)[0]
-    assert "{{content}}{{css}}" in heading
+    assert "{{content}}{{css}} · " in heading and len(heading) < 300
     assert "b" not in page.tags and "i" in page.tags and page.content["title"].startswith("<")
 
 
