@@ -49,7 +49,7 @@ def make_content(sources: Sources) -> dict[str, Any]:
         "title": _title(runs),
         "fragments": {
             "notes": fragments.notes(sources.problems, runs),
-            "findings": fragments.findings_list(found_wrong, len(runs)),
+            "findings": fragments.findings_list(found_wrong, sum(r.tail.rows > 0 for r in runs)),
             "legend": fragments.legend(settings),
             "settings": fragments.settings_table(settings) if len(settings) > 1 else "",
             "runs": fragments.runs_table(settings),

@@ -78,7 +78,9 @@ def _seeds(setting: Setting) -> str:
 
 
 def findings_list(found: Sequence[Finding], runs: int) -> str:
-    """What looks wrong, rule by rule."""
+    """What looks wrong, rule by rule, in so many runs that have begun."""
+    if not runs:
+        return "<p>Nothing to judge yet.</p>"
     if not found:
         said = f"None of the {len(RULES)} rules at the end of this page has anything to say."
         return f'<p class="good">{said}</p>'
