@@ -96,9 +96,10 @@ def test_envs_lists_names_that_train_takes(capfd):
     assert "brax/ant" in listed and "brax/swimmer" in listed and len(listed) >= 12
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["train"], ["resume"], ["evaluate"], ["export"], ["envs"]]
-)
+@pytest.mark.parametrize("command", [
+    [], ["train"], ["sweep"], ["resume"], ["evaluate"], ["compare"], ["report"], ["watch"],
+    ["export"], ["envs"],
+])
 def test_help_is_there_for_each_command(command, capfd):
     try:
         assert main([*command, "--help"]) == 0

@@ -31,6 +31,8 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust resume RUN_DIR   go on with a run, or a sweep, from its newest checkpoints
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
   jtrust compare DIR...   runs and sweeps by setting, with intervals over seeds
+  jtrust report RUN_DIR... one page about runs: curves, differences, and what looks wrong
+  jtrust watch RUN_DIR    the same page, kept up to date while a run goes on
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust export RUN_DIR   a policy as one file for other programs, checked to act the same

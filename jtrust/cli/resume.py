@@ -34,6 +34,10 @@ class ResumeOptions:
     """Also send metrics to Weights & Biases from now on, where the run was begun without."""
     no_wandb: Annotated[bool, FlagCreatePairsOff] = False
     """Send none from now on, where the run was begun with it."""
+    mlflow: Annotated[bool, FlagCreatePairsOff] = False
+    """Also send metrics to MLflow from now on, where the run was begun without."""
+    no_mlflow: Annotated[bool, FlagCreatePairsOff] = False
+    """Send it none from now on, where the run was begun with it."""
     allow_code: Annotated[bool, FlagCreatePairsOff] = False
     """Call the MODULE:CALLABLE that the run names, though your own jtrust did not begin it."""
     compilation_cache: str | None = None
@@ -43,7 +47,7 @@ class ResumeOptions:
     )
 
     def __post_init__(self):
-        for name in ("tensorboard", "wandb"):
+        for name in ("tensorboard", "wandb", "mlflow"):
             if getattr(self, name) and getattr(self, f"no_{name}"):
                 raise checks.BadArgument(name, True, f"--no-{name} says the contrary")
 
@@ -57,6 +61,7 @@ def run(args: Sequence[str]) -> int:
     from jtrust.runs.compilation_cache import use_compilation_cache
     from jtrust.runs.cpu_devices import use_all_cores
     from jtrust.runs.directory import RunDirectory
+    from jtrust.runs.metrics import SERVICES
     from jtrust.runs.progress import make_progress
     from jtrust.sweeps.directory import is_sweep
 
@@ -71,9 +76,9 @@ def run(args: Sequence[str]) -> int:
     )
     return finish(resume(
         options.run_dir, options.steps, devices=options.devices,
-        keep_checkpoints=options.keep_checkpoints, tensorboard=options.wanted("tensorboard"),
-        wandb=options.wanted("wandb"), allow_code=options.allow_code,
+        keep_checkpoints=options.keep_checkpoints, allow_code=options.allow_code,
         make_progress=make_progress, hand_on_signals=False,
+        **{name: options.wanted(name) for name in SERVICES},
     ))
 
 

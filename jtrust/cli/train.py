@@ -29,25 +29,28 @@ class TrainOptions(HereOptions):
     """Also write TensorBoard event files into the run directory."""
     wandb: bool = False
     """Also send metrics to Weights & Biases."""
+    mlflow: bool = False
+    """Also send metrics to MLflow: to MLFLOW_TRACKING_URI, or a database in the run directory."""
 
 
 def run(args: Sequence[str]) -> int:
     from jtrust.runs import train
-    from jtrust.runs.metrics import check_services
+    from jtrust.runs.metrics import SERVICES, check_services
     from jtrust.runs.progress import make_progress
 
     parsed = parse_training(TrainOptions, "train", args)
     options = parsed.options
     if options.run_dir is not None:
         user_path("run_dir", options.run_dir)
-    check_services(options.tensorboard, options.wandb)
+    services = {name: getattr(options, name) for name in SERVICES}
+    check_services(**services)
     return finish(train(
         options.prepare(), parsed.hyperparameters, num_envs=options.num_envs,
         total_steps=options.steps, seed=options.seed, run_dir=options.run_dir,
         unroll_length=options.unroll_length, network=parsed.network,
         action_bins=options.action_bins, checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
-        tensorboard=options.tensorboard, wandb=options.wandb, make_progress=make_progress,
+        make_progress=make_progress, **services,
         default_run_dir=options.run_dir is None, hand_on_signals=False,
     ))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import resource
 import statistics
@@ -29,6 +30,7 @@ from jtrust.profiling.phases import (
     Part,
     make_parts,
 )
+from jtrust.runs.directory import PROFILE
 from jtrust.training import Trainer, TrainState, make_trainer
 from jtrust.training.build import TrainerOptions, check_names
 from jtrust.training.mesh import compiler_options, is_cpu
@@ -109,7 +111,7 @@ def profile(
 
     Args:
       env, algorithm, seed: as for `jtrust.train`.
-      trace_dir: where the JAX profiler writes its trace.
+      trace_dir: where the JAX profiler writes its trace, and `profile.json` what is returned.
       iterations: how many to train first.
       repeats: measurements of each part.
       **options: of `jtrust.make_trainer`.
@@ -135,7 +137,7 @@ def profile(
     steps = trainer.steps_per_iteration
     flops = count_flops(trainer.iterate, state)
     used = list(trainer.mesh.devices.flat)
-    return Profile(
+    found = Profile(
         env=trainer.environment.name,
         algorithm=trainer.algorithm.name,
         num_envs=trainer.num_envs,
@@ -157,6 +159,16 @@ def profile(
         perfetto_file=perfetto_file,
         traced_steps=traced_steps,
     )
+    if hosts.first:
+        _keep(found, trace_path)
+    return found
+
+
+def _keep(found: Profile, path: Path) -> None:
+    """Writes a profile beside its trace, for `jtrust report`."""
+    temporary = path / f"{PROFILE}.tmp"
+    temporary.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    os.replace(temporary, path / PROFILE)
 
 
 def _train(trainer: Trainer, state: TrainState, iterations: int) -> tuple[TrainState, float]:

@@ -57,6 +57,8 @@ class RunConfig:
       tensorboard: whether metrics also go to TensorBoard event files.
       wandb: whether they also go to Weights & Biases.
       wandb_id: of the run there.
+      mlflow: whether they also go to MLflow.
+      mlflow_id: by which the run is found there.
       random_keys: JAX's kind of random keys, such as threefry2x32; "" where a run does not say.
       signature: of the user whose jtrust wrote `env`, where that names code (see `permission`).
       jtrust: version that wrote it.
@@ -84,6 +86,8 @@ class RunConfig:
     tensorboard: bool = False
     wandb: bool = False
     wandb_id: str = ""
+    mlflow: bool = False
+    mlflow_id: str = ""
     random_keys: str = ""
     signature: str = ""
     jtrust: str = __version__

@@ -25,7 +25,8 @@ SWEEP = "sweep.json"  # of a directory that holds runs
 METRICS = "metrics.jsonl"
 LOCK = "lock"
 TEMPORARY = "config.json.tmp"
-_OURS = (CONFIG, SWEEP, METRICS, LOCK, TEMPORARY, "wandb")
+PROFILE = "profile.json"  # where a profile is kept, beside its trace
+_OURS = (CONFIG, SWEEP, METRICS, LOCK, TEMPORARY, "wandb", "mlflow.db")
 _LONGEST_LINE = 2**20
 # A file system's caches may take some seconds to show what another machine has written.
 _SEEN_WITHIN = 20.0

@@ -18,6 +18,7 @@ from jtrust import checks
 from jtrust.paths import open_plain
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
+from jtrust.runs.mlflow_sink import MLflow
 from jtrust.runs.sinks import IterationInfo, Sink
 
 
@@ -54,13 +55,23 @@ class JsonLines(Sink):
         self._file.close()
 
 
-def check_services(tensorboard: bool, wandb: bool) -> None:
-    """Raises `BadArgument` where a service's package is not installed; nothing is imported."""
-    for wanted, name, module in (
-        (tensorboard, "tensorboard", "tensorboardX"), (wandb, "wandb", "wandb"),
-    ):
-        checks.truth_value(name, wanted)
-        if wanted and module not in sys.modules and importlib.util.find_spec(module) is None:
+# What each needs that jtrust does not.
+SERVICES = {
+    "tensorboard": ("tensorboardX",), "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}
+
+
+def check_services(**wanted: bool) -> None:
+    """Raises `BadArgument` where a service's package is not installed; nothing is imported.
+
+    Args:
+      **wanted: for each of `SERVICES`, whether it is.
+    """
+    for name, modules in SERVICES.items():
+        value = wanted.get(name, False)
+        checks.truth_value(name, value)
+        if value and not all(m in sys.modules or importlib.util.find_spec(m) for m in modules):
             raise checks.BadArgument(name, True, f"needs `pip install 'jtrust[{name}]'`")
 
 
@@ -72,11 +83,13 @@ class Services:
       keep_checkpoints: how many of the newest checkpoints; 0 for all.
       tensorboard: whether TensorBoard event files are written.
       wandb: whether metrics go to Weights & Biases.
+      mlflow: whether they go to MLflow.
     """
 
     keep_checkpoints: int | None
     tensorboard: bool | None
     wandb: bool | None
+    mlflow: bool | None = None
 
     def checked(self, kept: bool) -> Services:
         """The same.
@@ -88,12 +101,12 @@ class Services:
           BadArgument: what will not do, needs a directory, or is not installed.
         """
         checks.whole_number("keep_checkpoints", self.keep_checkpoints, minimum=0)
-        for name in ("tensorboard", "wandb"):
+        for name in SERVICES:
             wanted = getattr(self, name)
             checks.truth_value(name, wanted)
             if wanted and not kept:
                 raise checks.BadArgument(name, wanted, "needs a run_dir to write into")
-        check_services(bool(self.tensorboard), bool(self.wandb))
+        check_services(**{name: bool(getattr(self, name)) for name in SERVICES})
         return self
 
     def into(self, config: RunConfig) -> RunConfig:
@@ -110,9 +123,11 @@ class Services:
                 "keep_checkpoints", self.keep_checkpoints, minimum=0
             )
         config = dataclasses.replace(config, **changes)
-        check_services(config.tensorboard, config.wandb)
+        check_services(**{name: getattr(config, name) for name in SERVICES})
         if config.wandb and not config.wandb_id:
             config = dataclasses.replace(config, wandb_id=secrets.token_hex(4))
+        if config.mlflow and not config.mlflow_id:
+            config = dataclasses.replace(config, mlflow_id=secrets.token_hex(8))
         return config
 
 
@@ -167,6 +182,7 @@ def open_writers(
         (config.wandb, lambda: WeightsAndBiases(
             path, dataclasses.asdict(config), config.wandb_id
         )),
+        (config.mlflow, lambda: MLflow(path, dataclasses.asdict(config), config.mlflow_id)),
     ):
         if wanted:
             writers.append(opened())

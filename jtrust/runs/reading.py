@@ -102,8 +102,9 @@ def check_fields(fields: Mapping[str, Any], types: Mapping[str, str], where: str
         layers = fields["network"].get(name)
         if isinstance(layers, list) and len(layers) > _MOST_LAYERS:
             raise _no(where, f"network.{name}", layers)
-    if not re.fullmatch(r"[\w-]{0,64}", fields["wandb_id"], re.ASCII):
-        raise _no(where, "wandb_id", fields["wandb_id"])
+    for name in ("wandb_id", "mlflow_id"):
+        if not re.fullmatch(r"[\w-]{0,64}", fields[name], re.ASCII):
+            raise _no(where, name, fields[name])
     try:
         action_space(fields["action"])
     except (checks.BadArgument, TypeError, ValueError, OverflowError) as error:

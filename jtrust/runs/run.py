@@ -47,6 +47,7 @@ def train(
     keep_checkpoints: int = 0,
     tensorboard: bool = False,
     wandb: bool = False,
+    mlflow: bool = False,
     sinks: GivenSinks = (),
     make_progress: MakeProgress | None = None,
     default_run_dir: bool = False,
@@ -70,6 +71,7 @@ def train(
       keep_checkpoints: how many of the newest to keep; 0 keeps all.
       tensorboard: also write TensorBoard event files into `run_dir`.
       wandb: also send metrics to Weights & Biases.
+      mlflow: also send them to MLflow: to MLFLOW_TRACKING_URI, or a database in `run_dir`.
       sinks: told of each iteration on the host: `jtrust.Sink` objects, or functions of an
         `IterationInfo`.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.
@@ -92,7 +94,7 @@ def train(
         run_dir = user_path("run_dir", run_dir)
     if checkpoint_every is not None:
         checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
-    services = Services(keep_checkpoints, tensorboard, wandb).checked(kept)
+    services = Services(keep_checkpoints, tensorboard, wandb, mlflow).checked(kept)
     own_sinks = as_sinks(sinks)
     check_names("train", options)
     hosts = Hosts.of(env.mesh if isinstance(env, Trainer) else options.get("devices"))
@@ -170,7 +172,7 @@ def _compare(hosts: Hosts, config: RunConfig, trainer: Trainer) -> None:
     """
     if hosts.several:
         # Each its own, of which the first one's are kept; and what the run was begun with.
-        own = ("wandb_id", "signature", "jtrust", "devices", "processes")
+        own = ("wandb_id", "mlflow_id", "signature", "jtrust", "devices", "processes")
         fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
         versions = {"version of jtrust": __version__, "version of jax": jax.__version__}
         hosts.same("run", {**versions, "devices": trainer.mesh.size, **fields})
@@ -188,6 +190,7 @@ def resume(
     keep_checkpoints: int | None = None,
     tensorboard: bool | None = None,
     wandb: bool | None = None,
+    mlflow: bool | None = None,
     allow_code: bool = False,
     sinks: GivenSinks = (),
     make_progress: MakeProgress | None = None,
@@ -204,8 +207,8 @@ def resume(
       env: the environment, where the run's own was an object and not a name.
       policy_network, value_network: the run's, where they were given to `train`.
       devices: which devices, or how many; by default all.
-      keep_checkpoints, tensorboard, wandb: as for `train`, from now on; None goes on as the run
-        was begun.
+      keep_checkpoints, tensorboard, wandb, mlflow: as for `train`, from now on; None goes on as
+        the run was begun.
       allow_code: call the MODULE:CALLABLE that the run names, though it was not this user's own
         jtrust that began the run; from then on it counts as this user's.
       sinks, make_progress, hand_on_signals: as for `train`.
@@ -219,7 +222,7 @@ def resume(
     own_sinks = as_sinks(sinks)
     hosts = Hosts.of(devices if trainer is None else trainer.mesh)
     directory, config = hosts.each_well("open", lambda: _existing(run_dir))
-    config = Services(keep_checkpoints, tensorboard, wandb).into(config)
+    config = Services(keep_checkpoints, tensorboard, wandb, mlflow).into(config)
     if total_steps is not None:
         total_steps = step_count("steps", total_steps, config.total_steps)
         config = dataclasses.replace(config, total_steps=total_steps)
@@ -249,7 +252,8 @@ def resume(
         session = Session(
             trainer, config, directory, stop, stack, own_sinks, make_progress, hosts
         )
-        return session.go_on(asked=total_steps, told_of_wandb=wandb is not None)
+        told_of = {"wandb": wandb, "mlflow": mlflow}
+        return session.go_on(total_steps, {k for k, v in told_of.items() if v is not None})
 
 
 def _existing(run_dir: str | os.PathLike) -> tuple[RunDirectory, RunConfig]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,12 +100,12 @@ class Session:
                 writers = open_writers(self.stack, self.directory, self.config)
         return self._iterate(iterate, state, 0, writers)
 
-    def go_on(self, asked: int | None, told_of_wandb: bool) -> Result:
+    def go_on(self, asked: int | None, told_of: Collection[str]) -> Result:
         """Trains from the newest whole checkpoint on.
 
         Args:
           asked: for how many steps in total, if for a number.
-          told_of_wandb: whether this call said if metrics go to Weights & Biases.
+          told_of: of "wandb" and "mlflow" those of which this call said if metrics go there.
         """
         trainer, directory, config = self.trainer, self.directory, self.config
         assert directory is not None
@@ -121,8 +121,9 @@ class Session:
         writers = open_writers(self.stack, directory, config, step) if self.hosts.first else []
         note = self.progress.note
         note(checks.printable(f"going on from step {step:,} of {directory.path}"))
-        if config.wandb and not told_of_wandb:
-            note("metrics go to Weights & Biases, as the run was begun (or: --no-wandb)")
+        for name, title in (("wandb", "Weights & Biases"), ("mlflow", "MLflow")):
+            if getattr(config, name) and name not in told_of:
+                note(f"metrics go to {title}, as the run was begun (or: --no-{name})")
         if (trainer.mesh.size, self.hosts.count) != (config.devices, config.processes):
             # Said, since it is the one thing that makes a resumed run differ by rounding.
             note(

@@ -1,7 +1,9 @@
 """What `jtrust profile` prints and writes."""
 
+import dataclasses
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,11 @@ PARTS = {
 def found(request, point, tmp_path_factory):
     algorithm = {"trpo": jtrust.TRPO(), "ppo": jtrust.PPO()}[request.param]
     return profile(point, algorithm, trace_dir=tmp_path_factory.mktemp("trace"), **TINY)
+
+
+def test_it_is_kept_beside_its_trace(found):
+    kept = json.loads((Path(found.trace_dir) / "profile.json").read_text())
+    assert kept == dataclasses.asdict(found)
 
 
 def test_the_parts_add_up_to_the_whole(found):

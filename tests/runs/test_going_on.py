@@ -16,6 +16,7 @@ import pytest
 import jtrust
 from jtrust.cli import main
 from jtrust.runs.checkpoints import CheckpointReader
+from jtrust.runs.metrics import SERVICES
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +89,8 @@ def test_the_command_line_changes_what_a_run_was_begun_with(tmp_path, capfd, mon
     seen = []
 
     def noted(run_dir, steps, **given):
-        seen.append({k: given[k] for k in ("tensorboard", "wandb", "keep_checkpoints")})
+        seen.append({k: given[k] for k in ("tensorboard", "wandb", "mlflow",
+                                             "keep_checkpoints")})
         raise jtrust.BadArgument("x", 1, "enough")
 
     jtrust.train(jtrust.make_env("brax/fast"), total_steps=64, run_dir=run, **SMALL)
@@ -96,7 +98,7 @@ def test_the_command_line_changes_what_a_run_was_begun_with(tmp_path, capfd, mon
     for options in ([], ["--tensorboard"], ["--no-tensorboard", "--no-wandb"],
                     ["--keep-checkpoints", "0"]):
         assert main(["resume", run, *options]) == 2
-    nothing = dict(tensorboard=None, wandb=None, keep_checkpoints=None)
+    nothing = dict(tensorboard=None, wandb=None, mlflow=None, keep_checkpoints=None)
     assert seen == [
         nothing, nothing | dict(tensorboard=True), nothing | dict(tensorboard=False, wandb=False),
         nothing | dict(keep_checkpoints=0),
@@ -123,8 +125,8 @@ def test_a_run_of_weights_and_biases_is_the_same_one_again(tmp_path, point, monk
 
 def test_a_run_that_says_nothing_of_this_opens_as_before(run_dir, point):
     config = json.loads((run_dir / "config.json").read_text())
-    for name in ("keep_checkpoints", "tensorboard", "wandb", "wandb_id", "random_keys",
-                 "signature"):
+    for name in ("keep_checkpoints", "tensorboard", "wandb", "wandb_id", "mlflow", "mlflow_id",
+                 "random_keys", "signature"):
         del config[name]
     (run_dir / "config.json").write_text(json.dumps(config))
     result = jtrust.resume(run_dir, 192, env=point, devices=1)
@@ -132,9 +134,16 @@ def test_a_run_that_says_nothing_of_this_opens_as_before(run_dir, point):
     assert CheckpointReader(run_dir).steps() == [0, 64, 128, 192]
 
 
-def test_a_service_that_is_not_installed_is_told_before_anything_is_made(tmp_path, point):
-    with pytest.raises(jtrust.BadArgument, match=r"jtrust\[wandb\]"):
-        jtrust.train(point, total_steps=64, run_dir=tmp_path / "r", wandb=True, **SMALL)
+@pytest.mark.parametrize("service", ["wandb", "mlflow", "tensorboard"])
+def test_a_service_that_is_not_installed_is_told_before_anything_is_made(
+    tmp_path, point, service, monkeypatch
+):
+    packages = SERVICES[service]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name not in packages or None)
+    for package in packages:
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(jtrust.BadArgument, match=rf"jtrust\[{service}\]"):
+        jtrust.train(point, total_steps=64, run_dir=tmp_path / "r", **{service: True}, **SMALL)
     assert not (tmp_path / "r").exists()
 
 

@@ -88,8 +88,10 @@ CONFIGS = {
     "seed": [put("seed", value=v) for v in (-1, 2**40)],
     "length": [put("episode_length", value=v) for v in (-1, 10**30)],
     "keep": [put("keep_checkpoints", value=v) for v in (-1, "all", 10**20)],
-    "flags": [put(k, value=v) for k in ("tensorboard", "wandb") for v in (1, "yes", None, [])],
+    "flags": [put(k, value=v) for k in ("tensorboard", "wandb", "mlflow")
+              for v in (1, "yes", None, [])],
     "wandb": [put("wandb_id", value=v) for v in ("../../x", ESCAPES, 3, "x" * 10_000)],
+    "mlflow": [put("mlflow_id", value=v) for v in ("../../x", "a' or '1", 3, "x" * 10_000)],
     "layers": [put("network", k, value=v) for k in ("policy_layers", "value_layers") for v in (
         [65536] * 3, [10**18], [64] * 100_000, "64", {"a": 1}, [[64]], [None],
     )],
@@ -398,7 +400,7 @@ def link(path, target):
 
 @pytest.mark.parametrize("name", [
     "config.json", "metrics.jsonl", "lock", "config.json.tmp", "256", "384", "wandb",
-    "384.orbax-checkpoint-tmp-0",
+    "mlflow.db", "384.orbax-checkpoint-tmp-0",
 ])
 def test_a_link_that_leads_outside_is_refused(name, run_dir, outside, capfd):
     target = outside if name[0].isdigit() or name == "wandb" else outside / "file"
