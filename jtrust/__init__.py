@@ -34,8 +34,8 @@ __all__ = [
     "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "describe",
-    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "resume",
-    "train", "trust_region", "wrappers",
+    "distributions", "evaluate", "load_policy", "make_env", "make_trainer", "plan", "render",
+    "resume", "train", "trust_region", "wrappers",
 ]
 
 
@@ -45,4 +45,8 @@ def __getattr__(name):
         from jtrust.planning import plan
 
         return plan
+    if name == "render":
+        from jtrust.deploy import render
+
+        return render
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from jtrust.hosts import aborts
 from jtrust.hosts.connecting import current
 from jtrust.hosts.group import ToldElsewhere
 
-COMMANDS = ("train", "resume", "evaluate", "profile", "plan", "envs")
+COMMANDS = ("train", "resume", "evaluate", "render", "profile", "plan", "envs")
 
 USAGE = """\
 usage: jtrust COMMAND ...
@@ -26,6 +26,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust train ENV        train a policy; ENV is SUITE/NAME, such as brax/ant
   jtrust resume RUN_DIR   go on with a run from its newest checkpoint
   jtrust evaluate RUN_DIR whole episodes of what a run has learned
+  jtrust render RUN_DIR   a video or a page of what a run has learned
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust envs             what ENV may be

@@ -1,0 +1,72 @@
+"""Models made fit to be seen: many have no light to speak of, and a floor of black and white."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+# Contrast of a floor's texture, of 255, beyond which nobody has chosen its colours.
+_STARK = 150
+_FLOOR = (88.0, 124.0)  # what its darkest and its lightest become
+_TINT = np.array([0.92, 1.0, 1.1])
+_DARK = 0.45  # brightest channel of a body that is brightened
+_LIT = 0.9
+_FAR = 5.0  # metres: a floor of that half size is meant to have no end
+
+
+def with_light(model: Any) -> Any:
+    """A copy of a `mujoco.MjModel` in which a robot stands out from its floor.
+
+    Large floors have no end in it. Where a model has a sky, and a floor whose texture is not of
+    black and white, somebody has designed it, and colours stay as they are. Else the floor is toned
+    down, dark bodies are brightened in their own colours, and there is light from the camera too.
+    """
+    import mujoco
+
+    planes = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+    model = copy.copy(model)
+    model.geom_size[planes & (model.geom_size[:, :2].min(axis=1) >= _FAR), :2] = 0
+    floors = _textures(model, planes)
+    stark = [t for t in floors if float(np.ptp(_pixels(model, t))) > _STARK]
+    if mujoco.mjtTexture.mjTEXTURE_SKYBOX in model.tex_type and not stark:
+        return model
+    for texture in stark:
+        _tone_down(_pixels(model, texture), int(model.tex_nchannel[texture]))
+    _brighten(model, ~planes)
+    model.vis.headlight.ambient[:] = 0.25
+    model.vis.headlight.diffuse[:] = 0.45
+    model.vis.headlight.specular[:] = 0.1
+    model.light_diffuse[:] = np.minimum(model.light_diffuse, 0.7)
+    model.mat_reflectance[:] = np.minimum(model.mat_reflectance, 0.15)
+    return model
+
+
+def _textures(model: Any, geoms: np.ndarray) -> set[int]:
+    """Numbers of the textures of some geoms, bool [ngeom]."""
+    materials = {int(m) for m in model.geom_matid[geoms] if m >= 0}
+    found = {int(t) for m in materials for t in np.ravel(model.mat_texid[m])}
+    return {t for t in found if t >= 0}
+
+
+def _pixels(model: Any, texture: int) -> np.ndarray:
+    """A texture's bytes; a view, so that they can be changed."""
+    start = int(model.tex_adr[texture])
+    size = model.tex_height[texture] * model.tex_width[texture] * model.tex_nchannel[texture]
+    return model.tex_data[start : start + int(size)]
+
+
+def _tone_down(pixels: np.ndarray, channels: int) -> None:
+    low, high = _FLOOR
+    new = (low + (high - low) * pixels / 255.0).reshape(-1, channels)
+    new[:, :3] *= _TINT[: min(channels, 3)]
+    pixels[:] = np.clip(new, 0, 255).reshape(-1).astype(np.uint8)
+
+
+def _brighten(model: Any, geoms: np.ndarray) -> None:
+    """Raises dark colours of some geoms, bool [ngeom]; hues stay."""
+    for rgba in [model.geom_rgba[i] for i in np.flatnonzero(geoms)]:
+        brightest = float(rgba[:3].max())
+        if 0 < brightest <= _DARK:
+            rgba[:3] *= _LIT / brightest
