@@ -13,6 +13,7 @@ from jtrust import checks
 FREE = "free"
 _SMOOTH = 0.4  # seconds: a camera that follows each jolt makes the ground shake
 _MARGIN = 1.35
+_TALL = 1.7  # half of what a camera that tracks sees, in radii of what it tracks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Bounds:
     @property
     def travels(self) -> bool:
         """Whether they go away, so that a camera has to follow."""
-        way = float(np.linalg.norm(np.ptp(self.centres[:, :2], axis=0)))
-        return way > 1.5 * self.radius
+        return float(np.max(self.high[:2] - self.low[:2])) > 6 * self.radius
 
 
 def find_bounds(model: Any, poses: Mapping[str, np.ndarray]) -> Bounds:
@@ -94,8 +94,8 @@ def shots(
 ) -> list[dict[str, Any]]:
     """A camera for each pose, as `painter.py` takes it.
 
-    By default the model's first camera that tracks a body; where there is none, and nothing goes
-    away, its first camera that stands still; else a free one that follows.
+    By default, where nothing goes away, the model's first camera that stands still; else its first
+    that tracks a robot as a whole; else a free one.
 
     Args:
       model: the `mujoco.MjModel`.
@@ -109,25 +109,31 @@ def shots(
     count = len(bounds.centres)
     if wanted is not None:
         checks.one_of("camera", wanted, names(model), "camera")
-    chosen = _of_model(model, bounds) if wanted is None else (
-        None if wanted == FREE else int(model.camera(wanted).id)
-    )
-    if chosen is not None:
-        return [{"id": chosen}] * count
-    return _free(model, bounds, dt)
+    if wanted is None:
+        chosen = _of_model(model, bounds)
+    else:
+        chosen = None if wanted == FREE else {"id": int(model.camera(wanted).id)}
+    return _free(model, bounds, dt) if chosen is None else [chosen] * count
 
 
-def _of_model(model: Any, bounds: Bounds) -> int | None:
+def _of_model(model: Any, bounds: Bounds) -> dict[str, Any] | None:
+    """The model's own camera that serves; None where there is none."""
     import mujoco
 
-    modes = model.cam_mode
-    follow = np.isin(modes, [mujoco.mjtCamLight.mjCAMLIGHT_TRACK,
-                             mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM])
-    still = (modes == mujoco.mjtCamLight.mjCAMLIGHT_FIXED) & (model.cam_bodyid == 0)
-    for choice in (follow, still & (not bounds.travels)):
-        if choice.any():
-            return int(np.argmax(choice))
-    return None
+    modes, carriers = model.cam_mode, model.cam_bodyid
+    tracking = (mujoco.mjtCamLight.mjCAMLIGHT_TRACK, mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM)
+    # Of a robot's whole, not of its hand.
+    follow = np.isin(modes, tracking) & (carriers > 0) & (model.body_parentid[carriers] == 0)
+    still = (modes == mujoco.mjtCamLight.mjCAMLIGHT_FIXED) & (carriers == 0)
+    if still.any() and not bounds.travels:
+        return {"id": int(np.argmax(still))}
+    if not follow.any():
+        return None
+    chosen = int(np.argmax(follow))
+    away = float(np.linalg.norm(model.cam_poscom0[chosen]))
+    # As near as all of it is seen between the words.
+    angle = 2 * np.degrees(np.arctan2(_TALL * bounds.radius, max(away, 1e-6)))
+    return {"id": chosen, "fovy": float(np.clip(angle, 15, 90))}
 
 
 def _free(model: Any, bounds: Bounds, dt: float) -> list[dict[str, Any]]:

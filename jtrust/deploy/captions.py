@@ -42,9 +42,9 @@ def with_words(pixels: np.ndarray, top: tuple[str, str], bottom: tuple[str, str]
             continue
         draw.rectangle((0, y, width, y + band - 1), fill=_BAND)
         left, right = words
-        room = width - 3 * pad
-        end = draw.textlength(right, font=_font(size))
-        left = _cut(draw, left, _font(size), room - end)
+        room = width - 4 * pad
+        left = _cut(draw, left, _font(size), room)
+        right = _cut(draw, right, _font(size), room - draw.textlength(left, font=_font(size)))
         middle = y + band / 2
         draw.text((pad, middle), left, font=_font(size), fill=_INK, anchor="lm")
         draw.text((width - pad, middle), right, font=_font(size), fill=_SOFT, anchor="rm")

@@ -143,7 +143,7 @@ def _palette(pictures: Sequence[Any]) -> Any:
     sheet = Image.new("RGB", (width, height * len(some)))
     for i, picture in enumerate(some):
         sheet.paste(picture, (0, i * height))
-    return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
+    return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.MAXCOVERAGE)
 
 
 def write_strip(path: Path, rows: Sequence[Sequence[np.ndarray]]) -> int:

@@ -13,7 +13,9 @@ _FLOOR = (88.0, 124.0)  # what its darkest and its lightest become
 _TINT = np.array([0.92, 1.0, 1.1])
 _DARK = 0.45  # brightest channel of a body that is brightened
 _LIT = 0.9
-_FAR = 5.0  # metres: a floor of that half size is meant to have no end
+_TILES, _PAPER = 0.95, 0.55  # brightest channel of a floor with a texture, and of one without
+_FAR = 5.0  # metres: a floor of that half size is meant to have no end,
+_ENDLESS = 400.0  # and has this one
 
 
 def with_light(model: Any) -> Any:
@@ -27,7 +29,7 @@ def with_light(model: Any) -> Any:
 
     planes = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
     model = copy.copy(model)
-    model.geom_size[planes & (model.geom_size[:, :2].min(axis=1) >= _FAR), :2] = 0
+    _widen(model, planes)
     floors = _textures(model, planes)
     stark = [t for t in floors if float(np.ptp(_pixels(model, t))) > _STARK]
     if mujoco.mjtTexture.mjTEXTURE_SKYBOX in model.tex_type and not stark:
@@ -35,12 +37,37 @@ def with_light(model: Any) -> Any:
     for texture in stark:
         _tone_down(_pixels(model, texture), int(model.tex_nchannel[texture]))
     _brighten(model, ~planes)
+    for geom in np.flatnonzero(planes):
+        rgba, own = model.geom_rgba[geom], int(model.geom_matid[geom])
+        if own >= 0 and set(np.ravel(model.mat_texid[own])) & set(stark):
+            rgba[:3] = _TILES
+        elif rgba[:3].max() > _PAPER:
+            rgba[:3] *= _PAPER / rgba[:3].max()
     model.vis.headlight.ambient[:] = 0.25
     model.vis.headlight.diffuse[:] = 0.45
     model.vis.headlight.specular[:] = 0.1
     model.light_diffuse[:] = np.minimum(model.light_diffuse, 0.7)
-    model.mat_reflectance[:] = np.minimum(model.mat_reflectance, 0.15)
+    floor_materials = sorted({int(m) for m in model.geom_matid[planes] if m >= 0})
+    model.mat_reflectance[floor_materials] = 0.1
+    model.mat_specular[floor_materials] = 0.1
     return model
+
+
+def _widen(model: Any, planes: np.ndarray) -> None:
+    """Moves the ends of large floors, bool [ngeom], out of sight; their tiles stay as they are.
+
+    Of a plane of size 0 MuJoCo would make the tiles as large as it likes.
+    """
+    for geom in np.flatnonzero(planes):
+        size, material = model.geom_size[geom], int(model.geom_matid[geom])
+        if not _FAR <= size[:2].min() <= size[:2].max() < _ENDLESS:
+            continue
+        shared = (model.geom_matid == material).sum() > 1
+        if material >= 0 and not model.mat_texuniform[material]:
+            if shared:
+                continue
+            model.mat_texrepeat[material] *= _ENDLESS / size[:2]
+        size[:2] = _ENDLESS
 
 
 def _textures(model: Any, geoms: np.ndarray) -> set[int]:

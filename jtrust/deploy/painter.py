@@ -82,7 +82,9 @@ class Painting:
             stage(self._model, self._data)
         # What a light shines on is drawn with shadows about its own place alone, and one that comes
         # from afar is nowhere: so its place goes along.
-        self._data.light_xpos[self._sun, :2] = self._data.subtree_com[0, :2]
+        self._data.light_xpos[self._sun] = self._data.subtree_com[0] - (
+            self._model.stat.extent * self._data.light_xdir[self._sun]
+        )
         mujoco.mjv_updateScene(
             self._model, self._data, self._option, None, self._camera(camera),
             mujoco.mjtCatBit.mjCAT_ALL, self._scene,
@@ -103,9 +105,8 @@ class Painting:
         if scene.ngeom >= scene.maxgeom:
             return
         geom = scene.geoms[scene.ngeom]
-        zero = self._numpy.zeros
         mujoco.mjv_initGeom(
-            geom, mujoco.mjtGeom.mjGEOM_PLANE, zero(3),
+            geom, mujoco.mjtGeom.mjGEOM_PLANE, self._numpy.array([400.0, 400.0, 1.0]),
             self._numpy.array([0.0, 0.0, height]), self._numpy.eye(3).flatten(),
             self._numpy.array(_GROUND, self._numpy.float32),
         )
@@ -113,7 +114,8 @@ class Painting:
         scene.ngeom += 1
 
     def _camera(self, camera):
-        """An `MjvCamera`: one of the model's, {"id"}, a free one by its fields, or any (None)."""
+        """An `MjvCamera`: one of the model's, {"id"} and perhaps {"fovy"}, a free one by its
+        fields, or any (None)."""
         mujoco = self._mujoco
         made = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(self._model, made)
@@ -121,6 +123,8 @@ class Painting:
             return made
         if "id" in camera:
             made.type, made.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera["id"]
+            if "fovy" in camera:
+                self._model.cam_fovy[camera["id"]] = camera["fovy"]
             return made
         made.lookat[:] = camera["lookat"]
         for field in ("distance", "azimuth", "elevation"):
