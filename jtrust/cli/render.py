@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -53,18 +54,25 @@ class RenderOptions:
 
 def run(args: Sequence[str]) -> int:
     from jtrust.deploy import render
+    from jtrust.deploy.pictures import import_without_opengl
     from jtrust.runs.compilation_cache import use_compilation_cache
 
     options = parse(RenderOptions, "render", args)
+    import_without_opengl()
     use_compilation_cache(options.compilation_cache)
     how = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(options)
         if field.name not in ("run_dir", "json", "compilation_cache")
     }
-    found = render(
-        options.run_dir, **how,
-        say=lambda line: print(f"{checks.printable(line)} ...", file=sys.stderr),
-    )
+    # A file that is half written is taken away at the end, also where that is a signal's.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        found = render(
+            options.run_dir, **how,
+            say=lambda line: print(f"{checks.printable(line)} ...", file=sys.stderr),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(json.dumps(found) if options.json else checks.printable(_sentence(found)))
     return 0
 

@@ -59,6 +59,16 @@ def check_writable(path: Path) -> None:
         raise Enough
 
 
+def check_libraries(suffix: str) -> None:
+    """Raises `BadArgument` where what makes files with that suffix is not installed."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise checks.BadArgument("output", suffix, f"{NEEDS} ({error})") from error
+    if suffix == ".mp4":
+        encoder()
+
+
 def encoder() -> str:
     """The H.264 encoder that PyAV has.
 
@@ -68,15 +78,14 @@ def encoder() -> str:
     try:
         import av
     except ImportError as error:
-        raise checks.BadArgument("output", ".mp4", f"{NEEDS} ({error}), or --output with .html") \
-            from error
+        raise checks.BadArgument("output", ".mp4", f"{NEEDS} ({error})") from error
     for name in _ENCODERS:
         with contextlib.suppress(ValueError):  # PyAV's UnknownCodecError
             av.Codec(name, "w")
             return name
     raise checks.BadArgument(
         "output", ".mp4", f"PyAV here has no encoder for H.264 ({' or '.join(_ENCODERS)}); "
-        "install PyAV from PyPI, or write .gif or .html"
+        "install PyAV from PyPI, or write .gif"
     )
 
 

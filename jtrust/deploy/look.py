@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jtrust.deploy.camera import find_bounds
+
 # Contrast of a floor's texture, of 255, beyond which nobody has chosen its colours.
 _STARK = 150
 _FLOOR = (88.0, 124.0)  # what its darkest and its lightest become
@@ -14,6 +16,7 @@ _TINT = np.array([0.92, 1.0, 1.1])
 _DARK = 0.45  # brightest channel of a body that is brightened
 _LIT = 0.9
 _TILES, _PAPER = 0.95, 0.55  # brightest channel of a floor with a texture, and of one without
+_SHADOWS = 2.5  # how far about a robot, in its own radii
 _FAR = 5.0  # metres: a floor of that half size is meant to have no end,
 _ENDLESS = 400.0  # and has this one
 
@@ -47,6 +50,10 @@ def with_light(model: Any) -> Any:
     model.vis.headlight.diffuse[:] = 0.45
     model.vis.headlight.specular[:] = 0.1
     model.light_diffuse[:] = np.minimum(model.light_diffuse, 0.7)
+    # A floor that shades itself does so in stripes; the less of it has shadows, the fewer.
+    radius = find_bounds(model, {"qpos": model.qpos0[None]}).radius
+    clip = model.vis.map.shadowclip
+    model.vis.map.shadowclip = min(clip, _SHADOWS * radius / model.stat.extent)
     floor_materials = sorted({int(m) for m in model.geom_matid[planes] if m >= 0})
     model.mat_reflectance[floor_materials] = 0.1
     model.mat_specular[floor_materials] = 0.1

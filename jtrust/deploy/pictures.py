@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import os
 import pickle
 import subprocess
@@ -50,7 +52,7 @@ class Painter:
         """
         self.backend = backend or "the system's"
         self._size = (height, width, 3)
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}
         if backend:
             environment["MUJOCO_GL"] = backend
@@ -91,10 +93,9 @@ class Painter:
         """Ends the process."""
         process = self._process
         for pipe in (process.stdin, process.stdout):
-            try:
+            # What was still to be sent may be to a process that is gone.
+            with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-            except OSError:  # what was still to be sent, to a process that is gone
-                pass
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
@@ -141,6 +142,23 @@ class Painter:
         said = [x for x in lines if ": " in x and not x.startswith((" ", "Exception ignored"))]
         last = (said or lines or [f"ended with status {status}"])[-1]
         return f"{self.backend}: {checks.short(last, 160)}"
+
+
+def import_without_opengl() -> None:
+    """Imports mujoco without an OpenGL of its own, for a process that draws nothing itself.
+
+    Else MUJOCO_GL, where it asks for what is not here, would keep environments from being made;
+    the painter says what is wrong with it.
+    """
+    asked = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = _OFF[0]
+    try:
+        importlib.import_module("mujoco")
+    finally:
+        if asked is None:
+            del os.environ["MUJOCO_GL"]
+        else:
+            os.environ["MUJOCO_GL"] = asked
 
 
 def open_painter(model: Any, width: int, height: int) -> Painter:

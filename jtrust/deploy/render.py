@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
 from jtrust import checks
-from jtrust.deploy import drawing, files, plot
-from jtrust.deploy.clips import Clip, choose_clips
-from jtrust.deploy.look import with_light
+from jtrust.deploy import files
+from jtrust.deploy.choosing import way_to
+from jtrust.deploy.clips import choose_clips
 from jtrust.deploy.measures import check_names, find_measures
-from jtrust.deploy.page import write_page
-from jtrust.deploy.pictures import NothingDraws, Painter, open_painter
 from jtrust.deploy.recording import Measure, Recording, record
 from jtrust.deploy.scene import Scene, find_scene
 from jtrust.deploy.settings import MOST_EPISODES, Settings, settings_for, suffix_of
@@ -30,7 +25,6 @@ from jtrust.policy import Policy
 from jtrust.runs.evaluate import environment_of, load_with_config
 
 _MOST_BYTES = 4 * 2**30  # of what is kept of episodes
-_HTML_INSTEAD = "an output with .html needs none"
 
 
 def render(
@@ -118,112 +112,18 @@ def render_policy(
     episodes = checks.whole_number("episodes", episodes, maximum=MOST_EPISODES, example=16)
     heading = checks.short(heading or environment.name)
     scene = find_scene(environment)
-    with _way(user_path("output", output), environment, scene, how, say) as way:
+    with way_to(user_path("output", output), environment, scene, how, say) as way:
         recording = _recorded(
             policy, environment, scene, way.settings, episodes, seed, stochastic, measures, say
         )
         clips = choose_clips(recording)
-        say(f"{way.does} {way.output}")
+        say(f"drawing {way.output} by {way.drawn_by}")
         count = way.write(clips, heading)
     return {
         "output": str(way.output), "format": way.settings.suffix[1:], "drawn_by": way.drawn_by,
         "env": environment.name, "episodes": episodes, **_summary(recording),
         "frames": count, "shown": [clip.told() for clip in clips],
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Way:
-    """How it is drawn: where to, with what settings, by what."""
-
-    output: Path
-    settings: Settings
-    scene: Scene | None
-    painter: Painter | None = None
-
-    @property
-    def drawn_by(self) -> str:
-        if self.scene is None:
-            return "matplotlib"
-        return "browser" if self.painter is None else self.painter.backend
-
-    @property
-    def does(self) -> str:
-        by = f" by {self.painter.backend}" if self.painter is not None else ""
-        return f"drawing{by}:"
-
-    def write(self, clips: Sequence[Clip], heading: str) -> int:
-        """Writes the file; returns how many pictures it has."""
-        if self.scene is None:
-            plot.write_plot(self.output, clips, heading)
-            return len(clips)
-        if self.painter is None:
-            data = drawing.page_data(self.scene, clips, self.settings, heading)
-            files.write_text(self.output, write_page(data, heading))
-            return sum(episode["frames"] for episode in data["episodes"])
-        given = self.painter, self.scene, clips, self.settings, heading
-        try:
-            if self.settings.suffix == ".png":
-                return files.write_strip(self.output, drawing.strips(*given))
-            frames, rate = drawing.frames(*given), self.settings.rate(self.scene.dt)
-            write = files.write_gif if self.settings.suffix == ".gif" else files.write_mp4
-            return write(self.output, frames, rate)
-        except NothingDraws as error:
-            raise checks.BadArgument(
-                "output", self.output, f"stopped being drawn ({error}); {_HTML_INSTEAD}"
-            ) from error
-
-
-@contextlib.contextmanager
-def _way(
-    output: Path, environment: Environment, scene: Scene | None, how: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> Iterator[_Way]:
-    """What there is to draw with, tried before any episode is run."""
-    chosen = output.suffix == ""
-    if scene is None:
-        output = output.with_suffix(".png") if chosen else output
-        suffix = suffix_of(output)
-        if suffix not in plot.SUFFIXES:
-            raise checks.BadArgument(
-                "output", str(output), f"{environment.name} has no MuJoCo model to draw; .png and "
-                ".html are a plot of observations, actions and rewards"
-            )
-        plot.check_library()
-        files.check_writable(output)
-        yield _Way(output, settings_for(suffix, **_of_plot(how)), None)
-        return
-    scene = dataclasses.replace(scene, model=with_light(scene.model))
-    suffix = ".mp4" if chosen else suffix_of(output)
-    settings = settings_for(suffix, **how)
-    painter, why = None, ""
-    if suffix != ".html":
-        try:
-            if suffix == ".mp4":
-                files.encoder()
-            painter = open_painter(scene.model, settings.width, settings.height)
-        except NothingDraws as error:
-            why = f"no OpenGL draws here ({error})"
-        except checks.BadArgument as error:
-            why = error.remedy
-            if not chosen:
-                raise
-    if why and not chosen:
-        raise checks.BadArgument("output", str(output), f"{why}; {_HTML_INSTEAD}")
-    if chosen:
-        output = output.with_suffix(".html" if why else ".mp4")
-        settings = settings_for(output.suffix, **(_of_plot(how) if why else how))
-        say(f"{output.suffix}, for {why}" if why else f".mp4, drawn by {painter.backend}")
-    with contextlib.ExitStack() as stack:
-        if painter is not None:
-            stack.enter_context(painter)
-        files.check_writable(output)
-        yield _Way(output, settings, scene, painter)
-
-
-def _of_plot(how: Mapping[str, Any]) -> dict[str, Any]:
-    """Of settings those that have a meaning where no pixels are asked for."""
-    return {k: v for k, v in how.items() if k not in ("width", "height")}
 
 
 def _recorded(
@@ -268,6 +168,7 @@ def _summary(recording: Recording) -> dict[str, Any]:
     returns, lengths = recording.returns[whole], recording.lengths[whole]
     mean = lambda x: float(np.mean(x)) if x.size else None  # noqa: E731
     return {
-        "return_mean": mean(returns), "return_std": float(np.std(returns)) if returns.size else None,
+        "return_mean": mean(returns),
+        "return_std": float(np.std(returns)) if returns.size else None,
         "length_mean": mean(lengths), "nonfinite": int(np.sum(~whole)),
     }

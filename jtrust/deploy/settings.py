@@ -69,6 +69,8 @@ def settings_for(
             raise checks.BadArgument(name, value, f"must be a number from {low:g} to {high:g}")
     if camera is not None and not isinstance(camera, str):
         raise checks.BadArgument("camera", camera, "must be the name of a camera, or free")
+    if camera is not None and suffix == ".html":
+        raise checks.BadArgument("camera", camera, "a page is seen from anywhere; leave it out")
     return Settings(
         suffix, width or usual_width, height or usual_height,
         float(usual_fps if fps is None else fps),
