@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,8 @@ def write_page(scene: Mapping[str, Any], title: str) -> str:
         "title": html.escape(title), "data": data.replace("<", "\\u003c"),
         "imports": json.dumps(imports), "viewer": read("viewer.js"),
     }
-    page = read("page.html")
-    for name, text in parts.items():
-        before, _, after = page.partition("{{" + name + "}}")
-        page = before + text + after
-    return page
+    # In one pass, so that nothing in a part is taken for the place of another.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
 
 
 def scene_of(model: Any, ground: float | None) -> tuple[dict[str, Any], list[int]]:
