@@ -96,7 +96,7 @@ def test_envs_lists_names_that_train_takes(capfd):
     assert "brax/ant" in listed and "brax/swimmer" in listed and len(listed) >= 12
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["evaluate"], ["envs"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["evaluate"], ["render"], ["envs"]])
 def test_help_is_there_for_each_command(command, capfd):
     try:
         assert main([*command, "--help"]) == 0
