@@ -98,7 +98,7 @@ def test_envs_lists_names_that_train_takes(capfd):
 
 @pytest.mark.parametrize("command", [
     [], ["train"], ["sweep"], ["resume"], ["evaluate"], ["compare"], ["report"], ["watch"],
-    ["export"], ["envs"],
+    ["render"], ["export"], ["envs"],
 ])
 def test_help_is_there_for_each_command(command, capfd):
     try:

@@ -33,6 +33,7 @@ Trust-region reinforcement learning, compiled end to end with JAX.
   jtrust compare DIR...   runs and sweeps by setting, with intervals over seeds
   jtrust report RUN_DIR... one page about runs: curves, differences, and what looks wrong
   jtrust watch RUN_DIR    the same page, kept up to date while a run goes on
+  jtrust render RUN_DIR   a video or a page of what a run has learned
   jtrust profile ENV      where the time of training goes, with a JAX profiler trace
   jtrust plan ENV         memory and program of a run on a GPU or TPU that is not here
   jtrust export RUN_DIR   a policy as one file for other programs, checked to act the same

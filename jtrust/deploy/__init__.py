@@ -1,1 +1,1 @@
-"""A policy for use elsewhere."""
+"""A policy taken elsewhere, and pictures of what it does."""

@@ -129,6 +129,9 @@ class Environment:
       vary: keys [N] -> what is this environment's own for good, such as masses and frictions, a
         pytree [N, ...] of which entry i depends on key i alone. None: all environments are alike.
       platforms: of JAX's devices those that its physics runs on; None: all.
+      unwrapped: the object that it describes, for what looks at its physical model (`jtrust
+        render`); None where there is none.
+      dt: seconds that a step takes; None where nobody has said.
     """
 
     name: str
@@ -142,6 +145,8 @@ class Environment:
     value_key: str | None = None
     vary: Callable[[jax.Array], Any] | None = None
     platforms: tuple[str, ...] | None = None
+    unwrapped: Any = None
+    dt: float | None = None
 
     def used(self, observation: Any) -> Any:
         """Of an observation, or of anything like it, what the networks read."""
@@ -235,8 +240,17 @@ def describe(
             raise checks.BadArgument(field, shapes, "must be one vector, [O], that is not empty")
     return Environment(
         name, reset, step, observation, action, episode_length, dict(options or {}),
-        policy_key, value_key, vary, physics.platforms,
+        policy_key, value_key, vary, physics.platforms, env, _seconds_of_a_step(env),
     )
+
+
+def _seconds_of_a_step(env: Any) -> float | None:
+    """What an object calls `dt`, as Brax and Playground do, where that is a time."""
+    try:
+        dt = float(env.dt)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return dt if math.isfinite(dt) and dt > 0 else None
 
 
 def _described_again(

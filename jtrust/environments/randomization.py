@@ -58,6 +58,15 @@ class Randomized:
                     "leave it as it is, or use backend jax"
                 )
 
+    @property
+    def unwrapped(self) -> Any:
+        """The environment inside, whose model is the one that nothing was changed in."""
+        return self._env.unwrapped
+
+    @property
+    def dt(self) -> Any:
+        return self._env.unwrapped.dt
+
     def vary(self, keys: jax.Array) -> list[jax.Array]:
         """The leaves of the model that differ: keys [N] -> [N, ...] each."""
         leaves = self._randomized_leaves(keys)

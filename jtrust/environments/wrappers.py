@@ -67,6 +67,7 @@ def action_repeat(environment: Any, n: int) -> Environment:
     return _changed(
         environment, f"action_repeat({n})", reset, step,
         episode_length=-(-environment.episode_length // n),
+        dt=None if environment.dt is None else n * environment.dt,
     )
 
 

@@ -115,12 +115,7 @@ def evaluate(
     episodes = checks.whole_number("episodes", episodes, maximum=2**20, example=64)
     seed = checks.whole_number("seed", seed, minimum=0)
     policy, config, step = load_with_config(run_dir, step, policy_network)
-    if env is None:
-        environment = config.make_environment(user_path("RUN_DIR", run_dir), allow_code)
-    else:
-        environment = describe_own(config, env)
-    environment = config.with_action_bins(environment)
-    check_environment(config, environment)
+    environment = environment_of(config, run_dir, env, allow_code)
     results = run_episodes(policy, environment, episodes, seed, stochastic)
     if crowded := int(np.sum(results["overflow"])):
         warnings.warn(f"in {crowded} of {episodes} episodes {MORE_ROOM}", stacklevel=2)
@@ -139,6 +134,23 @@ def evaluate(
     }
 
 
+def environment_of(
+    config: RunConfig, run_dir: str | os.PathLike, env: Any = None, allow_code: bool = False
+) -> Environment:
+    """What a run's policy acts in: the run's environment made again, or `env` in its place.
+
+    Raises:
+      BadArgument: as `evaluate`.
+    """
+    if env is None:
+        environment = config.make_environment(user_path("RUN_DIR", run_dir), allow_code)
+    else:
+        environment = describe_own(config, env)
+    environment = config.with_action_bins(environment)
+    check_environment(config, environment)
+    return environment
+
+
 def run_episodes(
     policy: Policy, environment: Environment, episodes: int, seed: int = 0,
     stochastic: bool = False,
@@ -148,22 +160,27 @@ def run_episodes(
     The same network in the same environment is compiled once, though both may be made anew for
     each call.
     """
-    try:
-        act = _acting(cast(Hashable, policy.network), policy.key, stochastic)
-    except TypeError:  # a module of the user's own that cannot be hashed
-        act = _acting.__wrapped__(policy.network, policy.key, stochastic)
     return jax.device_get(
         evaluate_policy(
-            compact(same_environment(environment)), act, (policy.params, policy.statistics),
-            jax.random.key(seed), episodes,
+            compact(same_environment(environment)), acting(policy, stochastic),
+            (policy.params, policy.statistics), jax.random.key(seed), episodes,
         )
     )
 
 
+def acting(policy: Policy, stochastic: bool = False) -> Callable:
+    """((params, statistics), observations [N, O], keys [N]) -> actions on the policy's scale.
+
+    The same function again for the same network, so that what was compiled for it serves.
+    """
+    try:
+        return _acting(cast(Hashable, policy.network), policy.key, stochastic)
+    except TypeError:  # a module of the user's own that cannot be hashed
+        return _acting.__wrapped__(policy.network, policy.key, stochastic)
+
+
 @functools.lru_cache(maxsize=8)
 def _acting(network: PolicyNetwork, key: str | None, stochastic: bool) -> Callable:
-    """(parameters and statistics, observations, keys [N]) -> actions on the policy's scale."""
-
     def act(params, observation, keys):
         parameters, statistics = params
         distribution = network(parameters, statistics.normalize(select(observation, key)))

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from jtrust.environments import Environment, batch
 
+# (episodes under way, which of them go on, results so far, steps done)
+Carry = tuple[batch.Episodes, jax.Array, dict[str, jax.Array], jax.Array]
+
 
 @functools.partial(jax.jit, static_argnames=("environment", "policy_fn", "episodes"))
 def evaluate_policy(
@@ -35,37 +38,56 @@ def evaluate_policy(
       gave NaN or infinity ends there, with the rewards before it; in one that overflowed, the
       physics lost contacts or constraints for want of room.
     """
-    start_key, action_key = jax.random.split(key)
-    variation_key = jax.random.fold_in(key, 2)  # none of the two that the split gave
-    variation = batch.variations(environment, jax.random.split(variation_key, episodes))
-    starts = batch.reset_states(environment, jax.random.split(start_key, episodes), variation)
-    starts = batch.whole_resets(environment, starts)
-    keys = jax.random.split(action_key, episodes)
+    carry, keys = begin_episodes(environment, key, episodes)
 
     def going_on(carry):
         _, running, _, t = carry
         return jnp.any(running) & (t < environment.episode_length)
 
     def step(carry):
-        current, running, result, t = carry
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        moved, outcome = batch.step(
-            environment, current, policy_fn(params, current.observation, step_keys)
-        )
-        result = {
-            "return": result["return"] + jnp.where(running, outcome.reward, 0.0),
-            "length": result["length"] + running,
-            "nonfinite": result["nonfinite"] | (running & outcome.nonfinite),
-            "overflow": result["overflow"] | (running & outcome.overflow),
-        }
-        running = running & ~(outcome.termination | outcome.truncation)
-        return moved, running, result, t + 1
+        return advance_episodes(environment, policy_fn, params, keys, carry)[0]
 
+    return jax.lax.while_loop(going_on, step, carry)[2]
+
+
+def begin_episodes(
+    environment: Environment, key: jax.Array, episodes: int
+) -> tuple[Carry, jax.Array]:
+    """Where `evaluate_policy` begins: (what a step carries, keys [N] of the actions)."""
+    start_key, action_key = jax.random.split(key)
+    variation_key = jax.random.fold_in(key, 2)  # none of the two that the split gave
+    variation = batch.variations(environment, jax.random.split(variation_key, episodes))
+    starts = batch.reset_states(environment, jax.random.split(start_key, episodes), variation)
+    starts = batch.whole_resets(environment, starts)
     result = {
         "return": jnp.zeros(episodes, jnp.float32),
         "length": jnp.zeros(episodes, jnp.int32),
         "nonfinite": jnp.zeros(episodes, bool),
         "overflow": jnp.zeros(episodes, bool),
     }
-    start = (batch.begin(starts, variation), jnp.ones(episodes, bool), result, jnp.int32(0))
-    return jax.lax.while_loop(going_on, step, start)[2]
+    running = jnp.ones(episodes, bool)
+    carry = (batch.begin(starts, variation), running, result, jnp.int32(0))
+    return carry, jax.random.split(action_key, episodes)
+
+
+def advance_episodes(
+    environment: Environment, policy_fn: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    params: Any, keys: jax.Array, carry: Carry,
+) -> tuple[Carry, jax.Array, jax.Array]:
+    """One step of each of N episodes: (what is carried on, actions [N, A] or [N], rewards [N]).
+
+    Actions are on the policy's scale; rewards of episodes that have ended are 0.
+    """
+    current, running, result, t = carry
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    action = policy_fn(params, current.observation, step_keys)
+    moved, outcome = batch.step(environment, current, action)
+    reward = jnp.where(running, outcome.reward, 0.0)
+    result = {
+        "return": result["return"] + reward,
+        "length": result["length"] + running,
+        "nonfinite": result["nonfinite"] | (running & outcome.nonfinite),
+        "overflow": result["overflow"] | (running & outcome.overflow),
+    }
+    running = running & ~(outcome.termination | outcome.truncation)
+    return (moved, running, result, t + 1), action, reward
