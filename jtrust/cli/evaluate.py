@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from jtrust import checks
-from jtrust.cli.parsing import parse
+from jtrust.cli.parsing import chosen_step, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class EvaluateOptions:
     """Of the start states, and of the actions with --stochastic."""
     step: int | None = None
     """The checkpoint of this step; by default the newest."""
+    best: Annotated[bool, FlagCreatePairsOff] = False
+    """The checkpoint that --keep-best kept."""
     stochastic: bool = False
     """Sample actions; by default the policy's mode acts."""
     json: bool = False
@@ -42,7 +44,7 @@ def run(args: Sequence[str]) -> int:
     options = parse(EvaluateOptions, "evaluate", args)
     use_compilation_cache(options.compilation_cache)
     found = evaluate(
-        options.run_dir, episodes=options.episodes, seed=options.seed, step=options.step,
+        options.run_dir, episodes=options.episodes, seed=options.seed, step=chosen_step(options),
         stochastic=options.stochastic, allow_code=options.allow_code,
     )
     print(json.dumps(found) if options.json else checks.printable(_sentence(found)))

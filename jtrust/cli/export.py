@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from jtrust import checks
-from jtrust.cli.parsing import parse
+from jtrust.cli.parsing import chosen_step, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,8 @@ class ExportOptions:
     """Sample actions, with the noise as a second input; by default the policy's mode."""
     step: int | None = None
     """The checkpoint of this step; by default the newest."""
+    best: Annotated[bool, FlagCreatePairsOff] = False
+    """The checkpoint that --keep-best kept."""
     json: bool = False
     """Print the contract as one JSON object on standard output and nothing else there."""
 
@@ -42,7 +44,7 @@ def run(args: Sequence[str]) -> int:
     with _ended_in_order():
         found = export(
             options.run_dir, format=options.format, output=options.output,
-            stochastic=options.stochastic, step=options.step,
+            stochastic=options.stochastic, step=chosen_step(options),
         )
     if options.json:
         print(json.dumps({"path": str(found.path), **found.contract}, default=str))

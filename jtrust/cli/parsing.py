@@ -41,6 +41,17 @@ def parse(kind: type, command: str, args: Sequence[str]) -> Any:
     raise checks.BadArgument("OPTIONS", " ".join(args), f"{said}; see `jtrust {command} --help`")
 
 
+def chosen_step(options: Any) -> int | str | None:
+    """What `--step` and `--best` say, for `jtrust.load_policy`.
+
+    Raises:
+      BadArgument: both are given.
+    """
+    if options.best and options.step is not None:
+        raise checks.BadArgument("best", True, f"--step {options.step} says another")
+    return "best" if options.best else options.step
+
+
 def parse_training(options: type, command: str, args: Sequence[str]) -> Any:
     """Parses (options, hyperparameters of the algorithm that they name, network)."""
     from jtrust.algorithms import ALGORITHMS

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from jtrust import checks
-from jtrust.cli.parsing import parse
+from jtrust.cli.parsing import chosen_step, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,8 @@ class RenderOptions:
     """Of the start states, and of the actions with --stochastic."""
     step: int | None = None
     """The checkpoint of this step; by default the newest."""
+    best: Annotated[bool, FlagCreatePairsOff] = False
+    """The checkpoint that --keep-best kept."""
     stochastic: bool = False
     """Sample actions; by default the policy's mode acts."""
     show: tuple[str, ...] = ()
@@ -53,8 +55,8 @@ class RenderOptions:
 
 
 def run(args: Sequence[str]) -> int:
-    from jtrust.deploy.render import render
     from jtrust.deploy.pictures import import_without_opengl
+    from jtrust.deploy.render import render
     from jtrust.runs.compilation_cache import use_compilation_cache
 
     options = parse(RenderOptions, "render", args)
@@ -62,8 +64,9 @@ def run(args: Sequence[str]) -> int:
     use_compilation_cache(options.compilation_cache)
     how = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(options)
-        if field.name not in ("run_dir", "json", "compilation_cache")
+        if field.name not in ("run_dir", "json", "compilation_cache", "step", "best")
     }
+    how["step"] = chosen_step(options)
     # A file that is half written is taken away at the end, also where that is a signal's.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:

@@ -90,7 +90,7 @@ def _sweep(options: ResumeOptions) -> int:
     from jtrust.sweeps.progress import make_sweep_progress
     from jtrust.sweeps.sweep import resume_many
 
-    for name in ("keep_checkpoints", "tensorboard", "wandb"):
+    for name in ("keep_checkpoints", "tensorboard", "wandb", "mlflow"):
         given = getattr(options, name)
         if given not in (None, False):
             raise checks.BadArgument(name, given, "a sweep goes on as it was begun; leave it out")

@@ -53,10 +53,16 @@ class SweepOptions(EnvironmentOptions):
     """How many of the newest checkpoints of each run to keep; 0 keeps all."""
     evaluate_every: int | None = None
     """Iterations from one evaluation of each policy to the next; by default none."""
+    keep_best: bool = False
+    """Also keep the checkpoint of each run's best evaluation."""
+    stop_at: float | None = None
+    """End a run once an evaluation's mean return is at least this."""
     tensorboard: bool = False
     """Also write TensorBoard event files into each run's directory."""
     wandb: bool = False
     """Also send metrics to Weights & Biases."""
+    mlflow: bool = False
+    """Also send metrics to MLflow."""
     search: int | None = None
     """Search this many settings, in the ranges that are given as LOW:HIGH or LOW:HIGH:log."""
     metric: str = "return"
@@ -145,8 +151,9 @@ def _train(options: SweepOptions, algorithms: list[Any], settings: dict[str, Any
         total_steps=options.steps, run_dir=options.run_dir, zip=options.zip,
         at_once=options.at_once, devices=options.devices,
         checkpoint_every=options.checkpoint_every, keep_checkpoints=options.keep_checkpoints,
-        tensorboard=options.tensorboard, wandb=options.wandb,
-        evaluate_every=options.evaluate_every, make_progress=make_sweep_progress,
+        tensorboard=options.tensorboard, wandb=options.wandb, mlflow=options.mlflow,
+        evaluate_every=options.evaluate_every, keep_best=options.keep_best,
+        stop_at=options.stop_at, make_progress=make_sweep_progress,
         default_run_dir=options.run_dir is None, hand_on_signals=False, **settings,
     )
 

@@ -31,6 +31,14 @@ class TrainOptions(HereOptions):
     """Also send metrics to Weights & Biases."""
     mlflow: bool = False
     """Also send metrics to MLflow: to MLFLOW_TRACKING_URI, or a database in the run directory."""
+    evaluate_every: int | None = None
+    """Iterations from one evaluation of the policy's mode to the next; by default none."""
+    keep_best: bool = False
+    """Also keep the checkpoint of the best evaluation; --best of other commands takes it."""
+    stop_at: float | None = None
+    """End the run once an evaluation's mean return is at least this."""
+    initialize_from: str | None = None
+    """A run from whose policy, values and normaliser this one starts."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -50,6 +58,8 @@ def run(args: Sequence[str]) -> int:
         unroll_length=options.unroll_length, network=parsed.network,
         action_bins=options.action_bins, checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
+        evaluate_every=options.evaluate_every, keep_best=options.keep_best,
+        stop_at=options.stop_at, initialize_from=options.initialize_from,
         make_progress=make_progress, **services,
         default_run_dir=options.run_dir is None, hand_on_signals=False,
     ))

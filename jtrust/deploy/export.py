@@ -48,7 +48,7 @@ def export(
     format: str,
     output: str | os.PathLike | None = None,
     stochastic: bool = False,
-    step: int | None = None,
+    step: int | str | None = None,
     policy_network: nn.Module | None = None,
     env: Any = None,
 ) -> Exported:

@@ -29,7 +29,8 @@ _MOST_BYTES = 4 * 2**30  # of what is kept of episodes
 
 def render(
     run_dir: str | os.PathLike, *, output: str | os.PathLike | None = None, episodes: int = 16,
-    seed: int = 0, step: int | None = None, stochastic: bool = False, show: Sequence[str] = (),
+    seed: int = 0, step: int | str | None = None, stochastic: bool = False,
+    show: Sequence[str] = (),
     width: int | None = None, height: int | None = None, fps: float | None = None,
     seconds: float | None = None, camera: str | None = None, env: Any = None,
     policy_network: nn.Module | None = None, value_network: nn.Module | None = None,

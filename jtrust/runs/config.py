@@ -57,6 +57,8 @@ class RunConfig:
       tensorboard: whether metrics also go to TensorBoard event files.
       wandb: whether they also go to Weights & Biases.
       wandb_id: of the run there.
+      evaluation: what is done about evaluations, by the names of `Evaluations`.
+      initialize_from: the run from whose policy it started; "" for none.
       mlflow: whether they also go to MLflow.
       mlflow_id: by which the run is found there.
       random_keys: JAX's kind of random keys, such as threefry2x32; "" where a run does not say.
@@ -88,6 +90,8 @@ class RunConfig:
     wandb_id: str = ""
     mlflow: bool = False
     mlflow_id: str = ""
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    initialize_from: str = ""
     random_keys: str = ""
     signature: str = ""
     jtrust: str = __version__

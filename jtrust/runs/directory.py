@@ -26,7 +26,7 @@ METRICS = "metrics.jsonl"
 LOCK = "lock"
 TEMPORARY = "config.json.tmp"
 PROFILE = "profile.json"  # where a profile is kept, beside its trace
-_OURS = (CONFIG, SWEEP, METRICS, LOCK, TEMPORARY, "wandb", "mlflow.db")
+_OURS = (CONFIG, SWEEP, METRICS, LOCK, TEMPORARY, "wandb", "mlflow.db", "best")
 _LONGEST_LINE = 2**20
 # A file system's caches may take some seconds to show what another machine has written.
 _SEEN_WITHIN = 20.0

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, cast
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from jtrust.environments.warp_physics import MORE_ROOM
 from jtrust.networks import PolicyNetwork, RunningStatistics, make_policy_network
 from jtrust.paths import user_path
 from jtrust.policy import Policy
+from jtrust.runs.best import BEST
 from jtrust.runs.checkpoints import CheckpointReader, from_arrays
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
@@ -32,14 +34,15 @@ from jtrust.training import evaluate_policy
 
 
 def load_policy(
-    run_dir: str | os.PathLike, step: int | None = None, *,
+    run_dir: str | os.PathLike, step: int | str | None = None, *,
     policy_network: nn.Module | None = None,
 ) -> Policy:
     """The policy of a run; neither its environment nor its optimiser is needed.
 
     Args:
       run_dir: the run's directory.
-      step: the checkpoint of this step; by default the newest that can be read.
+      step: the checkpoint of this step; by default the newest that can be read. "best": the one
+        that `keep_best` kept.
       policy_network: the run's, where it was given to `train`.
 
     Returns:
@@ -52,11 +55,12 @@ def load_policy(
 
 
 def load_with_config(
-    run_dir: str | os.PathLike, step: int | None = None, policy_network: nn.Module | None = None
+    run_dir: str | os.PathLike, step: int | str | None = None,
+    policy_network: nn.Module | None = None,
 ) -> tuple[Policy, RunConfig, int]:
     """(the policy as by `load_policy`, the run's configuration, the step of the checkpoint)."""
     check_platform()
-    if step is not None:
+    if step is not None and step != BEST:
         checks.whole_number("step", step, minimum=0, maximum=10**15)
     directory, config = RunDirectory.open(run_dir)
     action = config.action_space()
@@ -71,12 +75,24 @@ def load_with_config(
         jax.random.key(0), select(sample, policy_key),
     )
     check_size(str(run_dir), like)
-    reader = CheckpointReader(directory.path)
-    step, arrays = reader.newest_whole(step, policy_only=True, like=like)
+    reader = CheckpointReader(_place(directory.path, step))
+    wanted = None if step == BEST else step
+    step, arrays = reader.newest_whole(wanted, policy_only=True, like=like)  # type: ignore
     stored = from_arrays(arrays, like, str(reader.directory / str(step)))
     stored = jax.tree.map(jax.numpy.asarray, stored)
     statistics = stored["observation_statistics"].at(policy_key)
     return Policy(network, action, stored["policy"], statistics, policy_key), config, step
+
+
+def _place(run_dir: Path, step: int | str | None) -> Path:
+    """Where a checkpoint lies."""
+    if step != BEST:
+        return run_dir
+    if not (run_dir / BEST).is_dir() or not CheckpointReader(run_dir / BEST).steps():
+        raise checks.BadArgument(
+            "best", True, f"{run_dir} kept none; train with --evaluate-every K --keep-best"
+        )
+    return run_dir / BEST
 
 
 def evaluate(
@@ -84,7 +100,7 @@ def evaluate(
     *,
     episodes: int = 64,
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     stochastic: bool = False,
     env: Any = None,
     policy_network: nn.Module | None = None,
@@ -96,7 +112,8 @@ def evaluate(
       run_dir: the run's directory.
       episodes: how many, side by side.
       seed: of the start states (and of the actions, if `stochastic`).
-      step: the checkpoint of this step; by default the newest that can be read.
+      step: the checkpoint of this step; by default the newest that can be read. "best": the one
+        that `keep_best` kept.
       stochastic: sample actions; by default the policy's mode acts.
       env: the environment, where the run's own was an object and not a name; or another one with
         the same observations and actions, evaluated as it is.

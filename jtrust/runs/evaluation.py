@@ -10,10 +10,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtrust import checks
+from jtrust.runs.config import RunConfig
 from jtrust.training import Trainer, evaluate_policy
 from jtrust.training.mesh import local
 
 EPISODES = 32
+RETURN = "evaluation/return"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluations:
+    """What a run is to do about evaluations, as its configuration keeps it.
+
+    Attributes:
+      every: iterations from one to the next; None for none.
+      keep_best: whether the checkpoint of the best one is kept.
+      stop_at: the mean return that is enough; None trains to the last step.
+    """
+
+    every: int | None = None
+    keep_best: bool = False
+    stop_at: float | None = None
+
+    def checked(self, kept: bool) -> Evaluations:
+        """The same; `kept` is whether the run has a directory.
+
+        Raises:
+          BadArgument: what will not do.
+        """
+        if self.every is not None:
+            checks.whole_number("evaluate_every", self.every, example=10)
+        checks.truth_value("keep_best", self.keep_best)
+        if self.stop_at is not None:
+            checks.real_number("stop_at", self.stop_at, minimum=-1e12, example=900)
+        for name in ("keep_best", "stop_at"):
+            value = getattr(self, name)
+            if value not in (None, False) and self.every is None:
+                raise checks.BadArgument(name, value, "needs evaluate_every, such as 10")
+        if self.keep_best and not kept:
+            raise checks.BadArgument("keep_best", True, "needs a run_dir to write into")
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """What is not as by default."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, False)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +75,12 @@ class Evaluation:
     every: int
     total: int
     episodes: int = EPISODES
+
+    @classmethod
+    def of_run(cls, trainer: Trainer, config: RunConfig) -> Evaluation | None:
+        """As a run's configuration says; None where it has none."""
+        every = config.evaluation.get("every")
+        return None if every is None else cls(trainer, every, config.total_iterations)
 
     def wanted(self, iteration: int) -> bool:
         """Whether the policy after this iteration is to be evaluated."""
@@ -75,6 +122,6 @@ class Evaluation:
 
 def without() -> dict[str, None]:
     """The rows of an iteration that is not evaluated."""
-    return {"evaluation/return": None, "evaluation/length": None}
+    return {RETURN: None, "evaluation/length": None}
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust.hosts.stopping import Stopping
+from jtrust.runs.evaluation import Evaluation, without
 from jtrust.runs.metrics import to_row
 from jtrust.runs.sinks import IterationInfo, Sink
 from jtrust.training import Trainer, TrainState
@@ -79,12 +80,14 @@ class HostLoop:
       sinks: told of each iteration, one behind the other.
       clock: of the run.
       stopping: whether to go on.
+      evaluation: of the policy while it trains, or None.
     """
 
     def __init__(
         self, trainer: Trainer, iterate: Callable[[TrainState], tuple], sinks: Sequence[Sink],
-        clock: Clock, stopping: Stopping,
+        clock: Clock, stopping: Stopping, evaluation: Evaluation | None = None,
     ):
+        self._evaluation = evaluation
         self._trainer, self._iterate, self._sinks = trainer, iterate, sinks
         self._clock, self._stopping = clock, stopping
 
@@ -100,7 +103,8 @@ class HostLoop:
         while iteration < total and self._stopping.goes_on(iteration):
             state, metrics = self._iterate(state)
             iteration += 1
-            pending.append((iteration, metrics, *self._copies(iteration, state)))
+            copies = self._copies(iteration, state)
+            pending.append((iteration, metrics, *copies, self._evaluated(iteration, copies[1])))
             if len(pending) > AHEAD:
                 row = self._tell(*pending.popleft())
         while pending:
@@ -115,6 +119,7 @@ class HostLoop:
         # Each is asked, whatever others say.
         states = [sink.wants_state(iteration) for sink in self._sinks]
         policies = [sink.wants_policy(iteration) for sink in self._sinks]
+        policies.append(self._is_evaluated(iteration))
         if any(states):
             state = copied(state)
             return state, _acting(state)
@@ -122,10 +127,22 @@ class HostLoop:
             return None, copied(_acting(state))
         return None, None
 
-    def _tell(self, iteration: int, metrics: Any, state: TrainState | None, acting: Any) -> dict:
+    def _is_evaluated(self, iteration: int) -> bool:
+        return self._evaluation is not None and self._evaluation.wanted(iteration)
+
+    def _evaluated(self, iteration: int, acting: Any) -> dict[str, Any]:
+        """What an evaluation gives, on its way; nothing where the run has none."""
+        if self._evaluation is None:
+            return {}
+        return self._evaluation.start(acting) if self._is_evaluated(iteration) else without()
+
+    def _tell(
+        self, iteration: int, metrics: Any, state: TrainState | None, acting: Any,
+        evaluated: dict[str, Any],
+    ) -> dict:
         row = to_row({
             "step": iteration * self._trainer.steps_per_iteration, "iteration": iteration,
-            **jax.device_get(metrics), **self._clock.read(),
+            **jax.device_get(metrics), **jax.device_get(evaluated), **self._clock.read(),
         })
         info = self._info(iteration, row, state, acting)
         for sink in self._sinks:

@@ -105,12 +105,25 @@ def check_fields(fields: Mapping[str, Any], types: Mapping[str, str], where: str
     for name in ("wandb_id", "mlflow_id"):
         if not re.fullmatch(r"[\w-]{0,64}", fields[name], re.ASCII):
             raise _no(where, name, fields[name])
+    if not _is_evaluation(fields["evaluation"]):
+        raise _no(where, "evaluation", fields["evaluation"])
     try:
         action_space(fields["action"])
     except (checks.BadArgument, TypeError, ValueError, OverflowError) as error:
         raise _no(where, "action", fields["action"]) from error
     if not _is_observation(fields["observation"]):
         raise _no(where, "observation", fields["observation"])
+
+
+def _is_evaluation(fields: Mapping[str, Any]) -> bool:
+    """Whether these are fields of `jtrust.runs.evaluation.Evaluations`."""
+    good = {
+        "every": lambda x: type(x) is int and 0 < x < 2**31,
+        "keep_best": lambda x: x is True,
+        "stop_at": lambda x: checks.is_number(x) and math.isfinite(x),
+    }
+    known = all(name in good and good[name](value) for name, value in fields.items())
+    return known and (not fields or "every" in fields)
 
 
 def action_space(fields: Mapping[str, Any]) -> ActionSpace:

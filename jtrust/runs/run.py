@@ -19,6 +19,8 @@ from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.config import RunConfig, hyperparameters_of
 from jtrust.runs.directory import RunDirectory, SharedDirectory, default_name
+from jtrust.runs.evaluation import Evaluations
+from jtrust.runs.initialize import Source
 from jtrust.runs.matching import check_random_keys, check_trainer, describe_own
 from jtrust.runs.metrics import Services
 from jtrust.runs.result import Result
@@ -48,6 +50,10 @@ def train(
     tensorboard: bool = False,
     wandb: bool = False,
     mlflow: bool = False,
+    evaluate_every: int | None = None,
+    keep_best: bool = False,
+    stop_at: float | None = None,
+    initialize_from: str | os.PathLike | None = None,
     sinks: GivenSinks = (),
     make_progress: MakeProgress | None = None,
     default_run_dir: bool = False,
@@ -72,6 +78,13 @@ def train(
       tensorboard: also write TensorBoard event files into `run_dir`.
       wandb: also send metrics to Weights & Biases.
       mlflow: also send them to MLflow: to MLFLOW_TRACKING_URI, or a database in `run_dir`.
+      evaluate_every: iterations from one evaluation of the policy's mode to the next,
+        `evaluation/return` and `evaluation/length`; by default none. Training stays to the bit
+        what it is without.
+      keep_best: also keep the checkpoint of the best evaluation, in `best/`.
+      stop_at: end the run once an evaluation's mean return is at least this.
+      initialize_from: another run, from whose policy, values and normaliser this one starts; from
+        its best checkpoint, where it kept that.
       sinks: told of each iteration on the host: `jtrust.Sink` objects, or functions of an
         `IterationInfo`.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.
@@ -95,6 +108,7 @@ def train(
     if checkpoint_every is not None:
         checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
     services = Services(keep_checkpoints, tensorboard, wandb, mlflow).checked(kept)
+    evaluations = Evaluations(evaluate_every, keep_best, stop_at).checked(kept)
     own_sinks = as_sinks(sinks)
     check_names("train", options)
     hosts = Hosts.of(env.mesh if isinstance(env, Trainer) else options.get("devices"))
@@ -103,7 +117,11 @@ def train(
         trainer, seed=seed, total_steps=total_steps,
         checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
     )
-    config = services.into(config)
+    config = dataclasses.replace(services.into(config), evaluation=evaluations.as_json())
+    source = None
+    if initialize_from is not None:
+        source = Source.open(user_path("initialize_from", initialize_from))
+        config = dataclasses.replace(config, initialize_from=source.path)
     _compare(hosts, config, trainer)
     with contextlib.ExitStack() as stack:
         # From here on: a signal while the program compiles also leaves a run that can go on. It
@@ -113,7 +131,7 @@ def train(
         if directory is not None and hosts.first:
             config = config.signed()
         session = Session(
-            trainer, config, directory, stop, stack, own_sinks, make_progress, hosts
+            trainer, config, directory, stop, stack, own_sinks, make_progress, hosts, source
         )
         if options.get("num_envs") is None and env is not trainer and trainer.num_envs > ON_CPU:
             session.progress.note(

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
-from jtrust.runs.checkpoints import CheckpointWriter
+from jtrust.hosts.group import Hosts
+from jtrust.runs.best import KeepBest, make_place
+from jtrust.runs.checkpoints import ALONE, CheckpointWriter
+from jtrust.runs.config import RunConfig
+from jtrust.runs.directory import METRICS
+from jtrust.runs.evaluation import Evaluation
+from jtrust.runs.rows import read_rows
 from jtrust.runs.sinks import IterationInfo, Sink
 from jtrust.training import TrainState
 
@@ -53,3 +62,33 @@ class Saver(Sink):
             self._note(f"warning: {error}; training goes on")
             self._writer.save(step, state)
         self._last = step
+
+
+def savers(
+    path: Path, config: RunConfig, evaluation: Evaluation | None, done: int,
+    stack: contextlib.ExitStack, note: Callable[[str], None], hosts: Hosts = ALONE,
+    pool: Executor | None = None,
+) -> list[Sink]:
+    """What writes the checkpoints of a run: the best one, where it is kept, then the others.
+
+    Args:
+      path: of the run's directory.
+      config: of the run.
+      evaluation: of its policy, or None.
+      done: iterations behind it.
+      stack: whatever ends the run, closes them; the directory is unlocked behind the last byte.
+      note: says something to a person.
+      hosts: the processes of the run.
+      pool: writes, one behind the other; by default a thread for this run.
+    """
+    pool = pool or stack.enter_context(ThreadPoolExecutor(1, "checkpoint"))
+    step = done * config.steps_per_iteration
+    found: list[Sink] = []
+    if evaluation is not None and config.evaluation.get("keep_best"):
+        place = hosts.agreed("best", lambda: str(make_place(path, step)))
+        best = CheckpointWriter(Path(place), 1, hosts, pool)
+        stack.callback(best.close)
+        found.append(KeepBest(best, evaluation, read_rows(path / METRICS), note))
+    writer = CheckpointWriter(path, config.keep_checkpoints, hosts, pool)
+    stack.callback(writer.close)
+    return [*found, Saver(writer, config.checkpoint_every, step, note, not hosts.several)]

@@ -15,15 +15,18 @@ from jtrust import checks
 from jtrust.hosts.connecting import train_into
 from jtrust.hosts.group import Hosts
 from jtrust.hosts.stopping import Alone, Together
+from jtrust.runs.best import StopAt
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
+from jtrust.runs.evaluation import Evaluation
 from jtrust.runs.host_loop import AHEAD, Clock, HostLoop, copied, trace_iteration
+from jtrust.runs.initialize import Source, initialized
 from jtrust.runs.metrics import open_writers
 from jtrust.runs.progress import Progress, Shown, Silent
 from jtrust.runs.restoring import restore
 from jtrust.runs.result import Result, columns
-from jtrust.runs.saver import Saver
+from jtrust.runs.saver import savers
 from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import Rows, Sink, Watch
 from jtrust.startup import collector_paused
@@ -45,6 +48,7 @@ class Session:
       own_sinks: the user's.
       make_progress: as for `train`.
       hosts: the processes that do the same; the first writes rows and shows progress.
+      source: what a run that begins starts from, where that is another run.
     """
 
     trainer: Trainer
@@ -55,6 +59,7 @@ class Session:
     own_sinks: list[Sink]
     make_progress: MakeProgress | None
     hosts: Hosts
+    source: Source | None = None
 
     def __post_init__(self):
         for sink in self.own_sinks:
@@ -79,6 +84,9 @@ class Session:
         _ = self.progress, self.clock
         with collector_paused():
             state = self.trainer.init(jax.random.key(seed))
+            if self.source is not None:
+                state, said = initialized(state, self.source, self.config)
+                self.progress.note(checks.printable(said))
             program = trace_iteration(self.trainer, state)
             # The first checkpoint goes to the disk while the program compiles, and not before:
             # tracing is Python's work, and so is half of a checkpoint's.
@@ -150,17 +158,16 @@ class Session:
         stopping = (
             Together(self.hosts, self.stop, AHEAD) if self.hosts.several else Alone(self.stop)
         )
+        evaluation = Evaluation.of_run(self.trainer, self.config)
         if self.directory is not None:
-            writer = CheckpointWriter(
-                self.directory.path, self.config.keep_checkpoints, self.hosts
+            sinks += savers(
+                self.directory.path, self.config, evaluation, done, self.stack, note, self.hosts
             )
-            # Whatever ends the run: the directory is unlocked behind the last byte of a checkpoint.
-            self.stack.callback(writer.close)
-            step = done * self.trainer.steps_per_iteration
-            sinks.append(Saver(
-                writer, self.config.checkpoint_every, step, note, not self.hosts.several
-            ))
-        loop = HostLoop(self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping)
+        if (enough := self.config.evaluation.get("stop_at")) is not None:
+            sinks.append(StopAt(enough, note))
+        loop = HostLoop(
+            self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping, evaluation
+        )
         state = loop.run(state, done, self.config.total_iterations)
         # A signal may have come too late for an iteration to be agreed on.
         heard = [n for n in self.hosts.everyone("end", self.stop.number) if n is not None]

@@ -25,7 +25,7 @@ _SHORT_NAMES = {"return": "episode/return", "evaluation": "evaluation/return"}
 _NO_SETTING = {
     "seed", "jtrust", "format", "signature", "wandb_id", "wandb", "tensorboard", "devices",
     "processes", "keep_checkpoints", "checkpoint_every", "observation", "action", "own_networks",
-    "random_keys",
+    "random_keys", "mlflow", "mlflow_id", "evaluation",
 }
 
 

@@ -21,7 +21,7 @@ FORMAT = 1
 _NAME = re.compile(r"[\w+=][\w.+=,-]*")
 _FIELDS = {
     "format": int, "jtrust": str, "base": dict, "members": list, "groups": list, "ended": dict,
-    "search": dict, "make": dict,
+    "search": dict,
 }
 
 
@@ -36,7 +36,6 @@ class SweepRecord:
         each program; the last two None until it was compiled.
       ended: {name of a member that ended before its last iteration: why}.
       search: what is searched, as `jtrust.sweeps.search` says; {} for nothing.
-      make: what else the sweep was begun with.
       jtrust: version that wrote it.
       format: of this file.
     """
@@ -46,7 +45,6 @@ class SweepRecord:
     groups: list[dict[str, Any]]
     ended: dict[str, str] = dataclasses.field(default_factory=dict)
     search: dict[str, Any] = dataclasses.field(default_factory=dict)
-    make: dict[str, Any] = dataclasses.field(default_factory=dict)
     jtrust: str = __version__
     format: int = FORMAT
 

@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from jtrust.runs.best import StopAt
 from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter
 from jtrust.runs.directory import CONFIG, METRICS, RunDirectory
+from jtrust.runs.evaluation import Evaluation
 from jtrust.runs.metrics import open_writers
 from jtrust.runs.rows import read_rows
 from jtrust.runs.run import GivenSinks
-from jtrust.runs.saver import Saver
+from jtrust.runs.saver import savers
 from jtrust.runs.session import write_first
 from jtrust.runs.sinks import Sink, as_sinks
 from jtrust.runs.upgrades import upgraded
@@ -109,20 +111,21 @@ class Keeper:
             self._open(arrival.run)
 
     def _open(self, run: MemberRun) -> None:
-        member, sinks = run.member, []
-        config = member.config
+        member, config = run.member, run.member.config
+        sinks: list[Sink] = []
 
         def note(text: str) -> None:
             self._progress.note(f"{member.name}: {text}")
 
+        evaluation = Evaluation.of_run(member.trainer, config)
         if run.directory is not None:
-            step = run.done * member.trainer.steps_per_iteration
+            step = run.done * config.steps_per_iteration
             sinks += open_writers(run.stack, run.directory, config, step)
-            writer = CheckpointWriter(
-                run.directory.path, config.keep_checkpoints, pool=self._pool
+            sinks += savers(
+                run.directory.path, config, evaluation, run.done, run.stack, note, pool=self._pool
             )
-            run.stack.callback(writer.close)
-            sinks.append(Saver(writer, config.checkpoint_every, step, note))
+        if (enough := config.evaluation.get("stop_at")) is not None:
+            sinks.append(StopAt(enough, note))
         own: list[Sink] = as_sinks(self._make_sinks(member)) if self._make_sinks else []
         for sink in own:
             run.stack.callback(sink.close)

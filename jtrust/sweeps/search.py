@@ -18,6 +18,7 @@ from jtrust.environments import describe, make_env
 from jtrust.networks import NetworkConfig
 from jtrust.paths import user_path
 from jtrust.runs.config import RunConfig
+from jtrust.runs.evaluation import Evaluations
 from jtrust.runs.matching import check_random_keys
 from jtrust.runs.metrics import Services
 from jtrust.runs.result import columns
@@ -29,7 +30,7 @@ from jtrust.sweeps.directory import SweepDirectory, SweepRecord
 from jtrust.sweeps.members import Group, Member, hyperparameters, varied
 from jtrust.sweeps.session import MakeProgress, SweepSession
 from jtrust.sweeps.settings import Base, Settings, seeds_of
-from jtrust.sweeps.sweep import entry, evaluations, group_entry, open_sweep, sweep_devices
+from jtrust.sweeps.sweep import entry, group_entry, open_sweep, sweep_devices
 from jtrust.sweeps.trials import BEHIND, Ranges, Study, Trials
 from jtrust.training import Trainer
 
@@ -178,7 +179,7 @@ def search(
     confirm = checks.whole_number("confirm", confirm, minimum=0, maximum=1000)
     kept = run_dir is not None or default_run_dir
     total_steps = step_count("steps" if default_run_dir else "total_steps", total_steps)
-    services = Services(keep_checkpoints, False, False).checked(kept)
+    services = Services(keep_checkpoints, False, False, False).checked(kept)
     seed = checks.whole_number("seed", seed, minimum=0)
     chosen = seeds_of(seeds, seed)
     if run_dir is not None:
@@ -194,7 +195,8 @@ def search(
         trainer, seed=chosen[0], total_steps=total_steps,
         checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
     )
-    config = services.into(described)
+    told = Evaluations(evaluate_every).checked(kept).as_json()
+    config = dataclasses.replace(services.into(described), evaluation=told)
     config = config.signed() if kept else config
     said = {
         "trials": trials, "ranges": {k: list(v) for k, v in ranges.items()}, "prune": prune,
@@ -202,8 +204,7 @@ def search(
         "seed": seed, "at_once": at_once,
     }
     record = SweepRecord(
-        base=dataclasses.asdict(config), members=[], groups=[], search=said,
-        make={"evaluate_every": evaluations(evaluate_every)},
+        base=dataclasses.asdict(config), members=[], groups=[], search=said
     )
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
@@ -309,6 +310,7 @@ class _Search:
             trainer, seed=seed, total_steps=self._config.total_steps,
             checkpoint_every=self._config.checkpoint_every,
             keep_checkpoints=self._config.keep_checkpoints, signature=self._config.signature,
+            evaluation=self._config.evaluation,
         )
         return Member(name, seed, settings, trainer, config)
 

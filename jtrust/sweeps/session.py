@@ -115,11 +115,7 @@ class SweepSession:
         if (group.slots, group.devices) != (program.slots, len(program.devices)):
             group.slots, group.devices = program.slots, len(program.devices)
             self._write(number, group)
-        every = self.record.make.get("evaluate_every")
-        evaluation = None
-        if every is not None:
-            total = group.members[0].config.total_iterations
-            evaluation = Evaluation(program.trainer, every, total)
+        evaluation = Evaluation.of_run(program.trainer, group.members[0].config)
         SlotLoop(program, source, Alone(self.stop), evaluation).run(iterate)
 
     def enter(self, member: Member) -> None:

@@ -16,6 +16,7 @@ from jtrust.algorithms import TRPO, Algorithm
 from jtrust.paths import user_path
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory, default_name
+from jtrust.runs.evaluation import Evaluations
 from jtrust.runs.matching import check_random_keys, describe_own
 from jtrust.runs.metrics import Services
 from jtrust.runs.run import default_checkpoint_every, step_count
@@ -57,7 +58,10 @@ def train_many(
     keep_checkpoints: int = 0,
     tensorboard: bool = False,
     wandb: bool = False,
+    mlflow: bool = False,
     evaluate_every: int | None = None,
+    keep_best: bool = False,
+    stop_at: float | None = None,
     make_sinks: MakeSinks | None = None,
     make_progress: MakeProgress | None = None,
     default_run_dir: bool = False,
@@ -82,9 +86,8 @@ def train_many(
         combinations.
       at_once: how many runs share the program at a time; by default as many as fit into memory.
       devices: which devices, or how many; by default all. Each has whole runs.
-      checkpoint_every, keep_checkpoints, tensorboard, wandb: of each run, as for `train`.
-      evaluate_every: iterations from one evaluation of each policy to the next, `evaluation/return`
-        and `evaluation/length`; by default none.
+      checkpoint_every, keep_checkpoints, tensorboard, wandb, mlflow, evaluate_every, keep_best,
+        stop_at: of each run, as for `train`.
       make_sinks: member -> its own sinks, as `sinks` of `train`.
       make_progress: (title, number of members) -> what shows progress; by default nothing is shown.
       default_run_dir: keep the sweep under `checkpoints/`.
@@ -106,7 +109,8 @@ def train_many(
         checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
     if at_once is not None:
         at_once = checks.whole_number("at_once", at_once, example=8)
-    services = Services(keep_checkpoints, tensorboard, wandb).checked(kept)
+    services = Services(keep_checkpoints, tensorboard, wandb, mlflow).checked(kept)
+    evaluations = Evaluations(evaluate_every, keep_best, stop_at).checked(kept)
     found = sweep_devices(devices)
     first_seed = checks.whole_number("seed", seed, minimum=0)
 
@@ -115,7 +119,8 @@ def train_many(
             trainer, seed=seed, total_steps=total_steps,
             checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
         )
-        return services.into(described).signed() if kept else services.into(described)
+        told = dataclasses.replace(services.into(described), evaluation=evaluations.as_json())
+        return told.signed() if kept else told
 
     base, varied = _base_of(env, algorithm, settings)
     members = _members(
@@ -123,7 +128,6 @@ def train_many(
     )
     groups = grouped(members)
     record = _record(groups, members)
-    record.make = {"evaluate_every": evaluations(evaluate_every)}
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
         directory = open_sweep(run_dir, members[0].config, record, stack) if kept else None
@@ -132,11 +136,6 @@ def train_many(
             make_progress,
         )
         return session.run()
-
-
-def evaluations(every: int | None) -> int | None:
-    """`evaluate_every`, checked."""
-    return None if every is None else checks.whole_number("evaluate_every", every, example=10)
 
 
 def sweep_devices(given: Any) -> list[jax.Device]:

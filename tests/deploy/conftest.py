@@ -21,7 +21,7 @@ def _draws() -> bool:
     return True
 
 
-collect_ignore = ["test_browser.py"] * (not CHROMIUM) + ["test_pictures.py"] * (not _draws())
+collect_ignore = ["test_render_browser.py"] * (not CHROMIUM) + ["test_pictures.py"] * (not _draws())
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from tests.reporting.chromium import find_chromium
 from tests.reporting.made import write_run
 
 # What the page holds is tested without a browser; how it looks in one, where there is one.
-collect_ignore = [] if find_chromium() else ["test_browser.py"]
+collect_ignore = [] if find_chromium() else ["test_report_browser.py"]
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+"""The best policy of a run by its evaluations: kept, and a reason to end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jtrust.runs.checkpoint_reader import CheckpointReader
+from jtrust.runs.checkpoints import CheckpointWriter
+from jtrust.runs.evaluation import RETURN, Evaluation
+from jtrust.runs.sinks import IterationInfo, Sink
+
+BEST = "best"
+
+
+class KeepBest(Sink):
+    """Keeps the checkpoint of the highest mean return of an evaluation, in `best/`.
+
+    Stands before what writes the others, and has its own written before them: a run that goes on
+    from a checkpoint finds the best one up to there.
+
+    Args:
+      writer: writes into `best/`, and keeps one.
+      evaluation: of the run.
+      rows: of the run up to where it goes on.
+      note: says something to a person.
+    """
+
+    def __init__(
+        self, writer: CheckpointWriter, evaluation: Evaluation, rows: Iterable[Mapping[str, Any]],
+        note: Callable[[str], None],
+    ):
+        self._writer, self._evaluation, self._note = writer, evaluation, note
+        returns = [r for row in rows if (r := row.get(RETURN)) is not None]
+        self._best = max(returns, default=-float("inf"))
+
+    def wants_state(self, iteration: int) -> bool:
+        return self._evaluation.wanted(iteration)
+
+    def on_iteration(self, info: IterationInfo) -> None:
+        value = info.row.get(RETURN)
+        if value is None or value <= self._best or info.state is None:
+            return
+        self._best = value
+        try:
+            self._writer.save(info.step, info.state)
+        except OSError as error:
+            self._note(f"warning: {error}; training goes on")
+
+    def on_end(self, info: IterationInfo) -> None:
+        try:
+            self._writer.wait()
+        except OSError as error:
+            self._note(f"warning: {error}")
+
+
+class StopAt(Sink):
+    """Ends a run once an evaluation's mean return is high enough.
+
+    Args:
+      enough: that return.
+      note: says something to a person.
+    """
+
+    def __init__(self, enough: float, note: Callable[[str], None]):
+        self._enough, self._note, self._told = enough, note, False
+
+    def on_iteration(self, info: IterationInfo) -> None:
+        value = info.row.get(RETURN)
+        if value is not None and value >= self._enough and not self._told:
+            self._told = True
+            self._note(
+                f"{RETURN} {value:.5g} of step {info.step:,} is at least {self._enough:g}: enough"
+            )
+            info.stop()
+
+
+def make_place(run_dir: Path, done: int) -> Path:
+    """`best/` in a run's directory; what a run that goes on from step `done` will come to again is
+    put aside in it."""
+    path = run_dir / BEST
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    for step in CheckpointReader(path).steps():
+        if step > done:
+            old = path / str(step)
+            names = (old.with_name(f"{step}.before-{n}") for n in itertools.count(1))
+            old.rename(next(name for name in names if not os.path.lexists(name)))
+    return path
