@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class TrainOptions(HereOptions):
     """Also keep the checkpoint of the best evaluation; --best of other commands takes it."""
     stop_at: float | None = None
     """End the run once an evaluation's mean return is at least this."""
+    render_every: int | None = None
+    """Iterations from one picture of an episode to the next, in the run directory; by default
+    none (extra `render`)."""
     initialize_from: str | None = None
     """A run from whose policy, values and normaliser this one starts."""
 
@@ -60,9 +64,19 @@ def run(args: Sequence[str]) -> int:
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
         evaluate_every=options.evaluate_every, keep_best=options.keep_best,
         stop_at=options.stop_at, initialize_from=options.initialize_from,
+        sinks=renders(options.render_every),
         make_progress=make_progress, **services,
         default_run_dir=options.run_dir is None, hand_on_signals=False,
     ))
+
+
+def renders(every: int | None) -> list[Any]:
+    """The sink of `--render-every`, where it is given."""
+    if every is None:
+        return []
+    from jtrust.deploy.renders import Renders
+
+    return [Renders(every, lambda line: print(checks.printable(line), file=sys.stderr))]
 
 
 def finish(result: Any) -> int:

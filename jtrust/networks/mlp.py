@@ -17,7 +17,7 @@ from jtrust.networks.running_statistics import RunningStatistics, fold_input, fo
 # Names of the layers next to the normalisers, where a change of statistics is folded in.
 _INPUT_LAYER, _OUTPUT_LAYER = "input", "output"
 # Name of a parameter that is the policy's deviation in all states.
-_DEVIATION = "log_std"
+DEVIATION = "log_std"
 
 
 class FeedForward(Memoryless):
@@ -47,7 +47,7 @@ class FeedForward(Memoryless):
         return _with_layer(params, _OUTPUT_LAYER, layer)
 
     def deviation(self, params: Params) -> Params:
-        return named(params, (_DEVIATION,))
+        return named(params, (DEVIATION,))
 
 
 def _layer(params: Params, name: str) -> dict[str, jax.Array]:
@@ -129,7 +129,7 @@ class GaussianPolicy(nn.Module):
             raw = start + raw
         else:
             mean = _policy_mlp(config, size, self.on_cpu)(x)
-            raw = self.param(_DEVIATION, nn.initializers.constant(start), (size,), jnp.float32)
+            raw = self.param(DEVIATION, nn.initializers.constant(start), (size,), jnp.float32)
         log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
         return distribution(mean, jnp.broadcast_to(log_std, mean.shape))

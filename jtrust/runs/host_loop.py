@@ -7,6 +7,7 @@ import dataclasses
 import time
 import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -81,13 +82,15 @@ class HostLoop:
       clock: of the run.
       stopping: whether to go on.
       evaluation: of the policy while it trains, or None.
+      run_dir: where the run is kept, or None.
     """
 
     def __init__(
         self, trainer: Trainer, iterate: Callable[[TrainState], tuple], sinks: Sequence[Sink],
         clock: Clock, stopping: Stopping, evaluation: Evaluation | None = None,
+        run_dir: Path | None = None,
     ):
-        self._evaluation = evaluation
+        self._evaluation, self._run_dir = evaluation, run_dir
         self._trainer, self._iterate, self._sinks = trainer, iterate, sinks
         self._clock, self._stopping = clock, stopping
 
@@ -153,7 +156,9 @@ class HostLoop:
         step = iteration * self._trainer.steps_per_iteration
         shown = types.MappingProxyType(row)
         end = self._stopping.end
-        return IterationInfo(iteration, step, shown, self._trainer, end, state, acting)
+        return IterationInfo(
+            iteration, step, shown, self._trainer, end, state, acting, self._run_dir
+        )
 
 
 def _acting(state: TrainState) -> tuple[Any, Any]:

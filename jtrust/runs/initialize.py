@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtrust import checks
+from jtrust.networks.mlp import DEVIATION
+from jtrust.paths import user_path
+from jtrust.runs import brax_checkpoint
 from jtrust.runs.arrays import by_name
 from jtrust.runs.best import BEST
 from jtrust.runs.checkpoints import CheckpointReader
@@ -32,21 +35,25 @@ class Source:
       path: of the other run.
       step: of the checkpoint taken.
       arrays: by the names of their places.
-      network: the other run's.
+      network: the other run's, as far as shapes of arrays do not tell it.
+      deviations: whether it has the policy's standard deviations.
     """
 
     path: str
     step: int
     arrays: dict[str, np.ndarray]
     network: dict[str, Any]
+    deviations: bool = True
 
     @classmethod
     def open(cls, run_dir: str | os.PathLike) -> Source:
-        """The newest whole checkpoint of a run; the best where it kept that.
+        """The newest whole checkpoint of a run; the best where it kept that. Or one of brax's PPO.
 
         Raises:
           BadArgument: no run there, or none of its checkpoints is whole.
         """
+        if (of_brax := brax_checkpoint.find(user_path("initialize_from", run_dir))) is not None:
+            return cls(str(run_dir), *brax_checkpoint.read(of_brax), deviations=False)
         try:
             directory, config = RunDirectory.open(run_dir)
             best = directory.path / BEST
@@ -81,10 +88,11 @@ def initialized(state: TrainState, source: Source, config: RunConfig) -> tuple[T
     misfit = _misfit(source, wanted, (_NORMALISER,)) or _misfit(source, wanted, _PARTS["policy"])
     if misfit:
         raise checks.BadArgument("initialize_from", source.path, misfit)
-    taken, left = ["policy"], ""
+    taken = ["policy" if source.deviations else "policy's means"]
+    left = "" if source.deviations else "; deviations begin anew"
     places = [_NORMALISER, *_PARTS["policy"]]
     if why := _misfit(source, wanted, _PARTS["values"]):
-        left = f"; values begin anew ({why})"
+        left += f"; values begin anew ({why})"
     else:
         taken.append("values")
         places += _PARTS["values"]
@@ -106,6 +114,8 @@ def _misfit(source: Source, wanted: dict[str, Any], places: tuple[str, ...]) -> 
     ours = {n: x for n, x in wanted.items() if n.split(".")[0] in places and x.size}
     theirs = {n: x for n, x in source.arrays.items() if n.split(".")[0] in places}
     for name in sorted(set(ours) | set(theirs)):
+        if name not in theirs and not source.deviations and name.endswith(DEVIATION):
+            continue
         if name not in theirs:
             return f"it has no {name}"
         if name not in ours:

@@ -84,7 +84,8 @@ def train(
       keep_best: also keep the checkpoint of the best evaluation, in `best/`.
       stop_at: end the run once an evaluation's mean return is at least this.
       initialize_from: another run, from whose policy, values and normaliser this one starts; from
-        its best checkpoint, where it kept that.
+        its best checkpoint, where it kept that. Or a checkpoint of brax's PPO, whose policy's means
+        and normaliser are taken.
       sinks: told of each iteration on the host: `jtrust.Sink` objects, or functions of an
         `IterationInfo`.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.

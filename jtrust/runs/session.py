@@ -166,7 +166,8 @@ class Session:
         if (enough := self.config.evaluation.get("stop_at")) is not None:
             sinks.append(StopAt(enough, note))
         loop = HostLoop(
-            self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping, evaluation
+            self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping, evaluation,
+            None if self.directory is None else self.directory.path,
         )
         state = loop.run(state, done, self.config.total_iterations)
         # A signal may have come too late for an iteration to be agreed on.

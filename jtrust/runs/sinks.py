@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from jtrust import checks
@@ -28,6 +29,7 @@ class IterationInfo:
       stop: ends the run behind the iterations that are under way, with a checkpoint.
       state: the training state after it, a copy, where a sink wants it (`Sink.wants_state`).
       acting: what its policy is made of, where a sink wants that (`Sink.wants_policy`).
+      run_dir: where the run is kept; None for nowhere.
     """
 
     iteration: int
@@ -37,6 +39,7 @@ class IterationInfo:
     stop: Callable[[], None]
     state: TrainState | None = None
     acting: tuple[Any, Any] | None = None
+    run_dir: Path | None = None
 
     def policy(self) -> Policy:
         """The policy after this iteration.

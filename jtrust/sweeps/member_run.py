@@ -109,4 +109,5 @@ class MemberRun:
         return IterationInfo(
             iteration, iteration * trainer.steps_per_iteration, types.MappingProxyType(row),
             trainer, self.stop, state, acting,
+            None if self.directory is None else self.directory.path,
         )

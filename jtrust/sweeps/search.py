@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shlex
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -28,106 +27,17 @@ from jtrust.startup import check_platform
 from jtrust.sweeps.comparison import Comparison, compare_rows, metric_key
 from jtrust.sweeps.directory import SweepDirectory, SweepRecord
 from jtrust.sweeps.members import Group, Member, hyperparameters, varied
+from jtrust.sweeps.search_result import SearchResult
 from jtrust.sweeps.session import MakeProgress, SweepSession
 from jtrust.sweeps.settings import Base, Settings, seeds_of
 from jtrust.sweeps.sweep import entry, group_entry, open_sweep, sweep_devices
-from jtrust.sweeps.trials import BEHIND, Ranges, Study, Trials
+from jtrust.sweeps.trials import Ranges, Study, Trials
 from jtrust.training import Trainer
 
 DATABASE = "search.sqlite"
 _SEEDS, _CONFIRM = 3, 8
 # Trials are begun in so many rounds, so that later ones know of earlier ones.
 _ROUNDS = 3
-
-
-_STATES = {"pruned": BEHIND, "fail": "failed", "complete": "complete"}
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """What a search came to.
-
-    Attributes:
-      env: its name.
-      algorithm: the same.
-      fixed: settings that all trials had.
-      defaults: of what was searched.
-      trials: {"trial", "settings", "value", "state"} of each that ended, best first.
-      comparison: the best and the defaults, by fresh seeds; None before the search's end.
-      difference: of their interquartile means, and its 95 % interval by bootstrap over seeds; None
-        where there is none.
-      run_dir: where it is kept, or None.
-      stopped_by: number of the signal that ended it early, or None.
-    """
-
-    env: str
-    algorithm: str
-    fixed: Settings
-    defaults: Settings
-    trials: list[dict[str, Any]]
-    comparison: Comparison | None
-    difference: tuple[float, float, float] | None
-    run_dir: str | None
-    stopped_by: int | None
-
-    @property
-    def finished(self) -> int:
-        """Trials that have ended."""
-        return len(self.trials)
-
-    @property
-    def best(self) -> Settings:
-        """Settings of the best trial; {} where none has a value."""
-        return next((t["settings"] for t in self.trials if t["value"] is not None), {})
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the best is better than the defaults beyond the noise of seeds."""
-        return self.difference is not None and self.difference[1] > 0
-
-    @property
-    def command(self) -> str:
-        """Trains with the best settings."""
-        told = {**self.fixed, **{k: float(f"{v:.4g}") for k, v in self.best.items()}}
-        options = [
-            f"--{k.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
-            for k, v in told.items()
-        ]
-        return " ".join([
-            "jtrust train", shlex.quote(self.env), "--algorithm", self.algorithm, *options
-        ])
-
-    def as_json(self) -> dict[str, Any]:
-        """What `jtrust sweep --search N --json` prints."""
-        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        compared = None if self.comparison is None else self.comparison.as_json()
-        return found | {
-            "comparison": compared, "best": self.best, "beyond_noise": self.beyond_noise,
-            "command": self.command,
-        }
-
-    def as_text(self) -> str:
-        """The trials, the comparison, what it says and the command."""
-        lines = [
-            f"trial {t['trial']}: {_outcome(t)}  "
-            + ", ".join(f"{k} {v:.4g}" for k, v in t["settings"].items()) for t in self.trials
-        ]
-        if not self.best:
-            return "\n".join([*lines, "no trial came to its end with a value"])
-        if self.best == self.defaults:
-            lines.append("no setting was better than the defaults")
-        if self.comparison is not None:
-            lines += ["", self.comparison.as_text(), ""]
-        if self.difference is not None:
-            middle, low, high = self.difference
-            lines.append(
-                "best against the defaults, by fresh seeds: "
-                f"{middle:+.4g} [{low:+.4g}, {high:+.4g}]"
-                + (": beyond the noise of seeds" if low > 0 else
-                   ": worse, beyond the noise of seeds" if high < 0 else
-                   ": not beyond the noise of seeds")
-            )
-        return "\n".join([*lines, self.command])
 
 
 def search(
@@ -348,11 +258,6 @@ class _Search:
             return statistics.interquartile_mean(a) - statistics.interquartile_mean(b)
 
         return found, (gain(ours, theirs), *statistics.bootstrap_interval(gain, ours, theirs))
-
-
-def _outcome(trial: dict[str, Any]) -> str:
-    value = trial["value"]
-    return _STATES[trial["state"]] if value is None else f"{value:.4g}"
 
 
 def _given(algorithm: Algorithm) -> Settings:

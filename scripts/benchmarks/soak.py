@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +66,36 @@ def soak(algorithm: str, env: str, kills: int, steps: int, folder: Path, seed: i
         if counts["kills"] >= kills:
             finish(process)
             break
-        before = size_of(broken)
-        if rng.random() < 0.2:
-            time.sleep(rng.uniform(0.0, 5.0))
-        else:
-            while process.poll() is None and size_of(broken) == before:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0.0, 1.5))
-        if process.poll() is not None:
-            raise SystemExit(f"it was done after {counts['kills']} kills: give it more --steps")
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        counts["while_starting"] += kill(process, lambda: size_of(broken), rng)
         counts["kills"] += 1
-        counts["while_starting"] += size_of(broken) == before
         counts["while_saving"] += any(broken.glob("*.orbax-checkpoint-tmp*"))
     return {**counts, "iterations": len(rows(whole)), "differences": differences(whole, broken)}
+
+
+def kill(
+    process: subprocess.Popen, size: Callable[[], int], rng: random.Random, start: float = 5.0
+) -> bool:
+    """Ends a session by SIGKILL at a random moment; whether it had not come to train by then.
+
+    Args:
+      process: the session.
+      size: what it has written; grows as it trains.
+      rng: chooses: once in five times within the first `start` seconds, else while it trains.
+      start: seconds.
+    """
+    before = size()
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0.0, start))
+    else:
+        while process.poll() is None and size() == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 1.5))
+    if process.poll() is not None:
+        raise SystemExit("it was done before the last kill: give it more --steps")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    return size() == before
 
 
 def size_of(run_dir: Path) -> int:

@@ -14,12 +14,11 @@ import argparse
 import random
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 # From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-from scripts.benchmarks.soak import SAVING, SIZE, differences, finish, jtrust, rows, size_of
+from scripts.benchmarks.soak import SAVING, SIZE, differences, finish, jtrust, kill, rows, size_of
 
 SETTINGS = ["--max-kl", "0.005", "0.02"]
 
@@ -48,20 +47,8 @@ def soak(env: str, kills: int, steps: int, seeds: int, folder: Path, seed: int) 
         if counts["kills"] >= kills:
             finish(process)
             break
-        before = size(broken)
-        if rng.random() < 0.3:
-            time.sleep(rng.uniform(0.0, 12.0))
-        else:
-            while process.poll() is None and size(broken) == before:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0.0, 1.5))
-        if process.poll() is not None:
-            raise SystemExit(f"it was done after {counts['kills']} kills: give it more --steps")
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        counts["while_starting"] += kill(process, lambda: size(broken), rng, 12.0)
         counts["kills"] += 1
-        counts["while_starting"] += size(broken) == before
         counts["while_saving"] += any(broken.glob("*/*.orbax-checkpoint-tmp*"))
     names = [run.name for run in members(whole)]
     found = sum(differences(whole / name, broken / name) for name in names)

@@ -1,5 +1,6 @@
 """Evaluation while a run trains, the best policy kept, and runs that start from another."""
 
+import functools
 import json
 import shutil
 
@@ -34,7 +35,7 @@ def rows(run_dir):
 
 
 def test_a_run_is_to_the_bit_what_it_is_without_evaluations(evaluated, point, tmp_path):
-    run_dir, result = evaluated
+    _, result = evaluated
     without = train(point, tmp_path / "without")
     for ours, theirs in zip(
         jax.tree.leaves(jax.device_get(result.state)),
@@ -141,6 +142,52 @@ def test_a_run_starts_from_another(evaluated, point, tmp_path):
     assert any("values begin anew" in line for line in lines)
     config = json.loads((tmp_path / "narrow" / "config.json").read_text())
     assert config["initialize_from"] == str(run_dir)
+
+
+def test_a_run_starts_from_a_checkpoint_of_braxs_ppo(point, tmp_path):
+    from brax.training.acme import running_statistics, specs
+    from brax.training.agents.ppo import checkpoint, networks
+
+    factory = functools.partial(
+        networks.make_ppo_networks, policy_hidden_layer_sizes=(16, 8),
+        preprocess_observations_fn=running_statistics.normalize,
+    )
+    network = factory(2, 1)
+    statistics = running_statistics.update(
+        running_statistics.init_state(specs.Array((2,), jax.numpy.float32)),
+        3.0 * jax.random.normal(jax.random.key(0), (64, 2)) + 1.0,
+    )
+    params = (
+        statistics, network.policy_network.init(jax.random.key(1)),
+        network.value_network.init(jax.random.key(2)),
+    )
+    plain = functools.partial(networks.make_ppo_networks, policy_hidden_layer_sizes=(16, 8))
+    checkpoint.save(
+        tmp_path / "brax", 2048, params, checkpoint.network_config(2, 1, True, plain)
+    )
+    shape = dict(policy_layers=(16, 8), squash=True)
+    train(
+        point, tmp_path / "from", total_steps=128, initialize_from=tmp_path / "brax",
+        network=jtrust.NetworkConfig(activation="swish", **shape),
+    )
+    theirs = networks.make_inference_fn(network)(params[:2], deterministic=True)
+    observation = np.random.default_rng(0).normal(1, 3, (20, 2)).astype(np.float32)
+    np.testing.assert_allclose(
+        jtrust.load_policy(tmp_path / "from", 0)(observation),
+        theirs(observation, jax.random.key(0))[0], atol=2e-6,
+    )
+    with pytest.raises(jtrust.BadArgument, match="activation swish"):
+        train(
+            point, tmp_path / "other", initialize_from=tmp_path / "brax",
+            network=jtrust.NetworkConfig(**shape),
+        )
+    config = next((tmp_path / "brax").rglob("ppo_network_config.json"))
+    config.write_text(config.read_text().replace("tanh_normal", "normal"))
+    with pytest.raises(jtrust.BadArgument, match="another network"):
+        train(point, tmp_path / "other", initialize_from=tmp_path / "brax")
+    config.write_text("{")
+    with pytest.raises(jtrust.BadArgument, match="cannot be read"):
+        train(point, tmp_path / "other", initialize_from=tmp_path / "brax")
 
 
 @pytest.mark.parametrize("network, said", [
