@@ -203,7 +203,8 @@ class _Search:
         session.train_from(source, 0, self._group)
         comparison, difference = self._compared()
         return SearchResult(
-            self._config.env, self._config.algorithm, said["given"], defaults, study.finished(),
+            self._config.env, self._config.env_options, self._config.total_steps,
+            self._config.algorithm, said["given"], defaults, study.finished(),
             comparison, difference,
             None if self._directory is None else str(self._directory.path), session.stop.number,
         )

@@ -19,6 +19,8 @@ class SearchResult:
 
     Attributes:
       env: its name.
+      env_options: with which it was made.
+      total_steps: environment steps of each run.
       algorithm: the same.
       fixed: settings that all trials had.
       defaults: of what was searched.
@@ -31,6 +33,8 @@ class SearchResult:
     """
 
     env: str
+    env_options: dict[str, Any]
+    total_steps: int
     algorithm: str
     fixed: Settings
     defaults: Settings
@@ -59,12 +63,14 @@ class SearchResult:
     def command(self) -> str:
         """Trains with the best settings."""
         told = {**self.fixed, **{k: float(f"{v:.4g}") for k, v in self.best.items()}}
+        of_env = [_env_option(k, v) for k, v in self.env_options.items()]
         options = [
             f"--{k.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
             for k, v in told.items()
         ]
         return " ".join([
-            "jtrust train", shlex.quote(self.env), "--algorithm", self.algorithm, *options
+            "jtrust train", shlex.quote(self.env), *of_env, "--algorithm", self.algorithm, *options,
+            f"--steps {self.total_steps}",
         ])
 
     def as_json(self) -> dict[str, Any]:
@@ -103,3 +109,11 @@ class SearchResult:
 def _outcome(trial: dict[str, Any]) -> str:
     value = trial["value"]
     return _STATES[trial["state"]] if value is None else f"{value:.4g}"
+
+
+def _env_option(name: str, value: Any) -> str:
+    if name in ("backend", "episode_length"):
+        return f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+    if name == "domain_randomization" and value is True:
+        return "--domain-randomization"
+    return f"--env-option {shlex.quote(f'{name}={value}')}"

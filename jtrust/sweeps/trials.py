@@ -120,7 +120,7 @@ class Study:
              "value": t.value if t.state == self._optuna.trial.TrialState.COMPLETE else None}
             for t in self._study.trials if t.state.is_finished()
         ]
-        return sorted(found, key=lambda t: -np.inf if t["value"] is None else -t["value"])
+        return sorted(found, key=lambda t: np.inf if t["value"] is None else -t["value"])
 
 
 class Trials:

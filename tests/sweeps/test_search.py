@@ -36,6 +36,8 @@ def last_kl(run):
 
 def test_the_best_is_that_of_the_highest_mean_over_seeds(found):
     run_dir, result = found
+    values = [t["value"] for t in result.trials]
+    assert values == sorted(values, reverse=True)
     means = [
         np.mean([last_kl(run_dir / f"trial={n},seed={seed}") for seed in (0, 1)])
         for n in range(5)
@@ -69,6 +71,7 @@ def test_the_best_meets_the_defaults_with_fresh_seeds(found):
         result.best["max_kl"], rel=1e-3
     )
     assert told[told.index("--num-envs") + 1] == "4"
+    assert told[told.index("--episode-length") + 1] == "20" and told[-2:] == ["--steps", "512"]
     assert json.loads(json.dumps(result.as_json()))["best"] == result.best
 
 
@@ -108,6 +111,7 @@ def test_settings_that_fall_behind_end_early(tmp_path, monkeypatch):
         environment(), jtrust.TRPO(), run_dir=run_dir, at_once=2, **OPTIONS | {"trials": 8}
     )
     states = {t["trial"]: t["state"] for t in result.trials}
+    assert result.trials[0]["value"] is not None and result.trials[-1]["value"] is None
     assert "pruned" in states.values() and states[0] == "complete"
     for number, state in states.items():
         for seed in (0, 1):
