@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jtrust import checks
 from jtrust.deploy.render import render_policy
 from jtrust.runs.sinks import IterationInfo, Sink
@@ -34,8 +36,8 @@ class Renders(Sink):
         return iteration % self._every == 0
 
     def on_iteration(self, info: IterationInfo) -> None:
-        if not self.wants_policy(info.iteration):
-            return
+        if not self.wants_policy(info.iteration) or jax.process_index():
+            return  # of several processes the first draws
         if self._pending is not None and not self._pending.done():
             self._note(f"no picture of step {info.step:,}: the one before is still being drawn")
             return

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jtrust.hosts.group import Hosts
 from jtrust.runs.checkpoint_reader import CheckpointReader
-from jtrust.runs.checkpoints import CheckpointWriter
+from jtrust.runs.checkpoints import ALONE, CheckpointWriter
 from jtrust.runs.evaluation import RETURN, Evaluation
 from jtrust.runs.sinks import IterationInfo, Sink
 
@@ -28,12 +29,14 @@ class KeepBest(Sink):
       evaluation: of the run.
       rows: of the run up to where it goes on.
       note: says something to a person.
+      hosts: the processes of the run, all of which write, or none.
     """
 
     def __init__(
         self, writer: CheckpointWriter, evaluation: Evaluation, rows: Iterable[Mapping[str, Any]],
-        note: Callable[[str], None],
+        note: Callable[[str], None], hosts: Hosts = ALONE,
     ):
+        self._hosts = hosts
         self._writer, self._evaluation, self._note = writer, evaluation, note
         returns = [r for row in rows if (r := row.get(RETURN)) is not None]
         self._best = max(returns, default=-float("inf"))
@@ -42,10 +45,12 @@ class KeepBest(Sink):
         return self._evaluation.wanted(iteration)
 
     def on_iteration(self, info: IterationInfo) -> None:
-        value = info.row.get(RETURN)
-        if value is None or value <= self._best or info.state is None:
+        if info.state is None or not self.wants_state(info.iteration):
             return
-        self._best = value
+        value = info.row.get(RETURN)
+        if not self._hosts.agreed("best", lambda: value is not None and value > self._best):
+            return
+        self._best = self._best if value is None else value
         try:
             self._writer.save(info.step, info.state)
         except OSError as error:

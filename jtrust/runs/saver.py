@@ -88,7 +88,7 @@ def savers(
         place = hosts.agreed("best", lambda: str(make_place(path, step)))
         best = CheckpointWriter(Path(place), 1, hosts, pool)
         stack.callback(best.close)
-        found.append(KeepBest(best, evaluation, read_rows(path / METRICS), note))
+        found.append(KeepBest(best, evaluation, read_rows(path / METRICS), note, hosts))
     writer = CheckpointWriter(path, config.keep_checkpoints, hosts, pool)
     stack.callback(writer.close)
     return [*found, Saver(writer, config.checkpoint_every, step, note, not hosts.several)]

@@ -143,6 +143,8 @@ class SweepSession:
             program = Program(group.trainer, group.varied, slots, tuple(devices))
             with collector_paused():
                 iterate = program.lower(compiler_options(program.mesh)).compile()
+            if (group.slots, group.devices) == (slots, len(devices)):
+                return program, iterate  # it fitted before, and another number rounds otherwise
             fitting, why = slots_that_fit(iterate, devices, slots)
             if fitting >= slots:
                 return program, iterate
