@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from docstring_parser import parse as parse_docstring
 from tyro.conf import arg
 
 from jtrust import checks
+from jtrust.sweeps.reading import check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +156,5 @@ def _range(name: str, text: str) -> Range:
         checks.text_as_number(name, low, float), checks.text_as_number(name, high, float),
         bool(rest),
     )
-    if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high):
-        raise checks.BadArgument(name, text, "must have a low end below its high end")
-    if found.log and found.low <= 0:
-        raise checks.BadArgument(name, text, "must be above 0 for a search by logarithm")
+    check_ranges({name: (found.low, found.high, found.log)})
     return found

@@ -90,7 +90,8 @@ def _sweep(options: ResumeOptions) -> int:
     from jtrust.sweeps.progress import make_sweep_progress
     from jtrust.sweeps.sweep import resume_many
 
-    for name in ("keep_checkpoints", "tensorboard", "wandb", "mlflow"):
+    services = ("tensorboard", "wandb", "mlflow")
+    for name in ("keep_checkpoints", *services, *(f"no_{name}" for name in services)):
         given = getattr(options, name)
         if given not in (None, False):
             raise checks.BadArgument(name, given, "a sweep goes on as it was begun; leave it out")
@@ -98,13 +99,15 @@ def _sweep(options: ResumeOptions) -> int:
     slots = [group["slots"] or 1 for group in record.groups]
     use_cores_for_runs(max(slots, default=len(record.members)), options.devices)
     if record.search:
+        if options.steps is not None:
+            raise checks.BadArgument("steps", options.steps, "a search goes on as it was begun")
         from jtrust.sweeps.search import resume_search
 
         found = resume_search(
             options.run_dir, devices=options.devices, allow_code=options.allow_code,
             make_progress=make_sweep_progress, hand_on_signals=False,
         )
-        return sweep.finish_search(found, False, record.base["env"])
+        return sweep.finish_search(found, False)
     return sweep.finish(resume_many(
         options.run_dir, options.steps, devices=options.devices, allow_code=options.allow_code,
         make_progress=make_sweep_progress, hand_on_signals=False,

@@ -106,6 +106,8 @@ def run(args: Sequence[str]) -> int:
     algorithms = [ALGORITHMS[name]() for name in dict.fromkeys(names)]
     if options.search is not None:
         return _search(options, algorithms, settings)
+    if not options.prune:
+        raise checks.BadArgument("prune", False, "is for a search; say --search N with it")
     for name, values in settings.items():
         for value in values:
             if isinstance(value, Range):
@@ -153,7 +155,7 @@ def _train(options: SweepOptions, algorithms: list[Any], settings: dict[str, Any
         checkpoint_every=options.checkpoint_every, keep_checkpoints=options.keep_checkpoints,
         tensorboard=options.tensorboard, wandb=options.wandb, mlflow=options.mlflow,
         evaluate_every=options.evaluate_every, keep_best=options.keep_best,
-        stop_at=options.stop_at, make_progress=make_sweep_progress,
+        stop_at=options.stop_at, metric=options.metric, make_progress=make_sweep_progress,
         default_run_dir=options.run_dir is None, hand_on_signals=False, **settings,
     )
 
@@ -163,6 +165,9 @@ def _search(options: Any, algorithms: list[Any], settings: dict[str, Any]) -> in
     from jtrust.sweeps.search import search
 
     checks.installed("search", options.search, "optuna")
+    for name in ("keep_best", "stop_at", "tensorboard", "wandb", "mlflow", "zip"):
+        if (value := getattr(options, name)) not in (None, False):
+            raise checks.BadArgument(name, value, "is not for a search; leave it out")
     if len(algorithms) > 1:
         raise checks.BadArgument(
             "algorithm", " ".join(a.name for a in algorithms), "a search is of one algorithm"
@@ -187,7 +192,7 @@ def _search(options: Any, algorithms: list[Any], settings: dict[str, Any]) -> in
         make_progress=make_sweep_progress, default_run_dir=options.run_dir is None,
         hand_on_signals=False, **fixed,
     )
-    return finish_search(found, options.json, options.env)
+    return finish_search(found, options.json)
 
 
 def finish(found: Any, options: Any) -> int:
@@ -209,7 +214,7 @@ def finish(found: Any, options: Any) -> int:
     return 0
 
 
-def finish_search(found: Any, as_json: bool, env: str) -> int:
+def finish_search(found: Any, as_json: bool) -> int:
     """Tells what a search came to; its exit status."""
     from jtrust.runs.signals import exit_status
 

@@ -12,7 +12,9 @@ from typing import Any
 from jtrust.hosts.group import Hosts
 from jtrust.runs.checkpoint_reader import CheckpointReader
 from jtrust.runs.checkpoints import ALONE, CheckpointWriter
+from jtrust.runs.config import RunConfig
 from jtrust.runs.evaluation import RETURN, Evaluation
+from jtrust.runs.host_loop import AHEAD
 from jtrust.runs.sinks import IterationInfo, Sink
 
 BEST = "best"
@@ -53,8 +55,9 @@ class KeepBest(Sink):
         self._best = self._best if value is None else value
         try:
             self._writer.save(info.step, info.state)
-        except OSError as error:
+        except OSError as error:  # of the one before
             self._note(f"warning: {error}; training goes on")
+            self._writer.save(info.step, info.state)
 
     def on_end(self, info: IterationInfo) -> None:
         try:
@@ -64,7 +67,8 @@ class KeepBest(Sink):
 
 
 class StopAt(Sink):
-    """Ends a run once an evaluation's mean return is high enough.
+    """Ends a run once an evaluation's mean return is high enough: `AHEAD` iterations later, which
+    are under way by then.
 
     Args:
       enough: that return.
@@ -82,6 +86,20 @@ class StopAt(Sink):
                 f"{RETURN} {value:.5g} of step {info.step:,} is at least {self._enough:g}: enough"
             )
             info.stop()
+
+
+def last_iteration(config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> int:
+    """A run's last iteration, as far as its rows tell: an earlier one than that of its last step
+    where one of them was enough for `StopAt`."""
+    enough = config.evaluation.get("stop_at")
+    total = config.total_iterations
+    if enough is None:
+        return total
+    first = next(
+        (row["iteration"] for row in rows if (r := row.get(RETURN)) is not None and r >= enough),
+        total,
+    )
+    return min(total, first + AHEAD)
 
 
 def make_place(run_dir: Path, done: int) -> Path:

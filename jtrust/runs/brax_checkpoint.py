@@ -17,9 +17,10 @@ def find(path: Path) -> Path | None:
     """The newest checkpoint of brax's PPO at `path` or in it; None where there is none."""
     if (path / CONFIG).is_file():
         return path
-    if not path.is_dir():
+    try:
+        inner = [p for p in path.iterdir() if p.name.isdecimal() and (p / CONFIG).is_file()]
+    except OSError:
         return None
-    inner = [p for p in path.iterdir() if p.name.isdecimal() and (p / CONFIG).is_file()]
     return max(inner, key=lambda p: int(p.name), default=None)
 
 
@@ -34,37 +35,43 @@ def read(path: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
     """
     try:
         told = json.loads((path / CONFIG).read_text())
-        arguments = told["network_factory_kwargs"]
+        arguments = dict(told["network_factory_kwargs"])
         normalizer, policy = _restored(path)
-        layers = policy["params"]
-        names = [f"hidden_{i}" for i in range(len(layers))]
-        weights = [layers[name] for name in names]
+        arrays = _layers(policy["params"]) | _statistics(normalizer, told)
+        plain = isinstance(told.get("observation_size"), int)
     except Exception as error:  # whatever a foreign checkpoint lacks
         raise _no(path, f"cannot be read ({type(error).__name__}: {error})") from error
-    if arguments.get("distribution_type", "tanh_normal") != "tanh_normal" or not isinstance(
-        told.get("observation_size"), int
-    ):
+    if arguments.get("distribution_type", "tanh_normal") != "tanh_normal" or not plain:
         raise _no(path, "is of another network than layers on one vector, under brax's tanh_normal")
-    ours = ["input", *(f"hidden_{i}" for i in range(1, len(weights) - 1)), "output"]
+    activation = _activation(str(arguments.get("activation") or "swish"))
+    step = int(path.name) if path.name.isdecimal() else 0
+    return step, arrays, {"activation": activation, "squash": True}
+
+
+def _layers(layers: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The policy's, by the names of jtrust's places."""
+    weights = [layers[f"hidden_{i}"] for i in range(len(layers))]
+    names = ["input", *(f"hidden_{i}" for i in range(1, len(weights) - 1)), "output"]
     found = {}
-    for name, layer in zip(ours, weights, strict=True):
+    for name, layer in zip(names, weights, strict=True):
         for part in ("kernel", "bias"):
             value = np.asarray(layer[part], np.float32)
             if name == "output":  # means, then what deviations are made of
                 value = value[..., :value.shape[-1] // 2]
             found[f"policy.params.mlp.{name}.{part}"] = value
-    size = weights[0]["kernel"].shape[0]
-    count = float(_number(normalizer["count"])) if told.get("normalize_observations") else 0.0
-    mean, std = np.zeros(size), np.ones(size)
-    if count:
-        mean, std = normalizer["mean"], normalizer["std"]
-    found |= {
+    return found
+
+
+def _statistics(normalizer: dict[str, Any], told: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What observations are normalised by; nothing, where they are not."""
+    mean, std = (np.asarray(normalizer[name], np.float32) for name in ("mean", "std"))
+    count = _number(normalizer["count"])
+    if not told.get("normalize_observations"):
+        mean, std, count = np.zeros_like(mean), np.ones_like(std), 0.0
+    return {
         "observation_statistics.count": np.asarray(count, np.float32),
-        "observation_statistics.mean": np.asarray(mean, np.float32),
-        "observation_statistics.variance": np.square(np.asarray(std, np.float32)),
+        "observation_statistics.mean": mean, "observation_statistics.variance": np.square(std),
     }
-    activation = str(arguments.get("activation") or "swish")
-    return int(path.name), found, {"activation": _activation(activation), "squash": True}
 
 
 def _restored(path: Path) -> tuple[Any, Any]:

@@ -39,22 +39,24 @@ class Evaluations:
         Raises:
           BadArgument: what will not do.
         """
-        if self.every is not None:
-            checks.whole_number("evaluate_every", self.every, example=10)
+        every, enough = self.every, self.stop_at
+        if every is not None:
+            every = checks.whole_number("evaluate_every", every, example=10)
         checks.truth_value("keep_best", self.keep_best)
-        if self.stop_at is not None:
-            checks.real_number("stop_at", self.stop_at, minimum=-1e12, example=900)
-        for name in ("keep_best", "stop_at"):
-            value = getattr(self, name)
-            if value not in (None, False) and self.every is None:
+        if enough is not None:
+            checks.real_number("stop_at", enough, minimum=-1e12, example=900)
+            enough = float(enough)
+        for name, value in (("keep_best", self.keep_best or None), ("stop_at", enough)):
+            if value is not None and every is None:
                 raise checks.BadArgument(name, value, "needs evaluate_every, such as 10")
         if self.keep_best and not kept:
             raise checks.BadArgument("keep_best", True, "needs a run_dir to write into")
-        return self
+        return Evaluations(every, bool(self.keep_best), enough)
 
     def as_json(self) -> dict[str, Any]:
         """What is not as by default."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, False)}
+        found = dataclasses.asdict(self)
+        return {k: v for k, v in found.items() if v is not None and v is not False}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from jtrust import checks
 from jtrust.hosts.connecting import train_into
 from jtrust.hosts.group import Hosts
 from jtrust.hosts.stopping import Alone, Together
-from jtrust.runs.best import StopAt
+from jtrust.runs.best import StopAt, last_iteration
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import RunDirectory
@@ -26,6 +26,7 @@ from jtrust.runs.metrics import open_writers
 from jtrust.runs.progress import Progress, Shown, Silent
 from jtrust.runs.restoring import restore
 from jtrust.runs.result import Result, columns
+from jtrust.runs.rows import read_rows
 from jtrust.runs.saver import savers
 from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import Rows, Sink, Watch
@@ -169,7 +170,12 @@ class Session:
             self.trainer, iterate, [*sinks, *self.own_sinks], self.clock, stopping, evaluation,
             None if self.directory is None else self.directory.path,
         )
-        state = loop.run(state, done, self.config.total_iterations)
+        total = self.config.total_iterations
+        if self.directory is not None and done:
+            stored = read_rows(self.directory.metrics_path)
+            last = self.hosts.agreed("last", lambda: last_iteration(self.config, stored))
+            total = max(last, done)
+        state = loop.run(state, done, total)
         # A signal may have come too late for an iteration to be agreed on.
         heard = [n for n in self.hosts.everyone("end", self.stop.number) if n is not None]
         self.stop.number = max(heard, default=None)

@@ -226,12 +226,9 @@ def _of_sweep(
 def _differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """In what configurations differ, by name; numbers of the algorithm by their own."""
     flat = [_flat(config) for config in configs]
-    everywhere = set.intersection(*(set(one) for one in flat))
-    differing = [
-        name for name in flat[0]
-        if name in everywhere and len({str(one[name]) for one in flat}) > 1
-    ]
-    return [{name: one[name] for name in differing} for one in flat]
+    names = dict.fromkeys(name for one in flat for name in one)
+    differing = [name for name in names if len({str(one.get(name)) for one in flat}) > 1]
+    return [{name: one[name] for name in differing if name in one} for one in flat]
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

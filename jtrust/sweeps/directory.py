@@ -5,24 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from jtrust import checks
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import SWEEP, RunDirectory
-from jtrust.runs.reading import read_json
+from jtrust.runs.reading import MOST_BYTES, read_json
 from jtrust.sweeps.members import changed
+from jtrust.sweeps.reading import FORMAT, check
 from jtrust.sweeps.settings import Settings
 from jtrust.version import __version__
 
-FORMAT = 1
-_NAME = re.compile(r"[\w+=][\w.+=,-]*")
-_FIELDS = {
-    "format": int, "jtrust": str, "base": dict, "members": list, "groups": list, "ended": dict,
-    "search": dict,
-}
+DATABASE = "search.sqlite"  # of a search
 
 
 @dataclasses.dataclass
@@ -67,8 +62,17 @@ class SweepDirectory(RunDirectory):
     """The directory of a sweep, held by at most one process that writes."""
 
     def write_record(self, record: SweepRecord) -> None:
-        """Writes `sweep.json`, whole or not at all."""
-        self.write(SWEEP, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        """Writes `sweep.json`, whole or not at all.
+
+        Raises:
+          BadArgument: it would be larger than what is read.
+        """
+        text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
+        if len(text) > MOST_BYTES:
+            raise checks.BadArgument(
+                "seeds", len(record.members), "and settings are more runs than one sweep can have"
+            )
+        self.write(SWEEP, text)
 
     @classmethod
     def open_sweep(cls, path: str | os.PathLike) -> tuple[SweepDirectory, SweepRecord]:
@@ -81,12 +85,24 @@ class SweepDirectory(RunDirectory):
         text = directory.read(SWEEP, "sweep")
         try:
             fields = read_json(text)
-            _check(fields)
-        except (ValueError, KeyError, TypeError) as error:
+            check(fields)
+            record = SweepRecord(**fields)
+            for member in record.members:
+                if record.config(member, str(path)).seed != member["seed"]:
+                    raise ValueError(f"the seed of {member['name']} is another in its changes")
+        except checks.BadArgument:
+            raise
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise checks.BadArgument(
                 "RUN_DIR", path, f"its {SWEEP} is damaged ({checks.short(str(error))})"
             ) from error
-        return directory, SweepRecord(**fields)
+        for name in (DATABASE, *(member["name"] for member in record.members)):
+            if (directory.path / name).is_symlink():
+                raise checks.BadArgument(
+                    "RUN_DIR", path, f"{name} in it is a symbolic link, and a sweep's runs lie in "
+                    "its own directory; put what it leads to in its place",
+                )
+        return directory, record
 
 
 def is_sweep(path: str | os.PathLike) -> bool:
@@ -95,38 +111,3 @@ def is_sweep(path: str | os.PathLike) -> bool:
         return (Path(path).expanduser() / SWEEP).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
-
-
-def _check(fields: Any) -> None:
-    """Raises ValueError, KeyError or TypeError where a sweep could not have such fields."""
-    if not isinstance(fields, dict):
-        raise ValueError("it is no object")
-    if fields.get("format") != FORMAT:
-        raise ValueError(f"format {fields.get('format')!r}, and this version reads {FORMAT}")
-    if set(fields) != set(_FIELDS):
-        raise ValueError(f"its fields are {', '.join(sorted(map(str, fields)))}")
-    for name, kind in _FIELDS.items():
-        if not isinstance(fields[name], kind):
-            raise ValueError(f"{name} is {type(fields[name]).__name__}")
-    names = [_member_name(member) for member in fields["members"]]
-    if len(set(names)) < len(names):
-        raise ValueError("two members have one name")
-    for group in fields["groups"]:
-        if not set(group["members"]) <= set(names):
-            raise ValueError("a group has a member that there is not")
-        if not all(type(i) is int and 0 <= i < 1000 for i in group["varied"]):
-            raise ValueError(f"varied is {group['varied']!r}")
-        for key in ("slots", "devices"):
-            if not (group[key] is None or (type(group[key]) is int and 0 < group[key] < 2**20)):
-                raise ValueError(f"{key} is {group[key]!r}")
-
-
-def _member_name(member: dict[str, Any]) -> str:
-    name = member["name"]
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"a member cannot be called {name!r}")
-    if type(member["seed"]) is not int or not isinstance(member["settings"], dict):
-        raise ValueError(f"{name} has no seed or settings")
-    if not isinstance(member["changes"], dict):
-        raise ValueError(f"{name} has no changes")
-    return name

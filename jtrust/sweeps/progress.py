@@ -54,6 +54,7 @@ class _Figures:
     def left(self, name: str) -> None:
         self.ended += 1
         self._newest.pop(name, None)
+        self._done[name or f"earlier {self.ended}"] = max(self._totals.values(), default=0)
 
     @property
     def share(self) -> float:

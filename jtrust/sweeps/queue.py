@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtrust.runs.best import StopAt
+from jtrust import checks
+from jtrust.runs.best import StopAt, last_iteration
 from jtrust.runs.checkpoints import CheckpointReader, CheckpointWriter
 from jtrust.runs.directory import CONFIG, METRICS, RunDirectory
 from jtrust.runs.evaluation import Evaluation
@@ -53,10 +54,11 @@ class Keeper:
     def is_finished(self, member: Member) -> bool:
         """Whether a whole checkpoint of its last iteration is there."""
         reader = self._reader(member)
-        total = member.config.total_iterations * member.trainer.steps_per_iteration
-        if reader is None or max(reader.steps(), default=-1) < total:
+        last = last_iteration(member.config, self.rows(member))
+        step = last * member.trainer.steps_per_iteration
+        if reader is None or max(reader.steps(), default=-1) < step:
             return False
-        return reader.newest_whole(None, policy_only=True)[0] >= total
+        return reader.newest_whole(None, policy_only=True)[0] >= step
 
     def rows(self, member: Member) -> list[dict[str, Any]]:
         """Metrics of a member's run, as they are stored."""
@@ -83,6 +85,7 @@ class Keeper:
         run.done = min(step // member.trainer.steps_per_iteration, run.total)
         directory.write_config(member.config)
         directory.cut_metrics(run.done)
+        run.end_at(max(last_iteration(member.config, self.rows(member)), run.done))
         return Arrival(run, values, upgraded(arrays))
 
     def _reader(self, member: Member) -> CheckpointReader | None:
@@ -149,16 +152,26 @@ class Queue:
     ):
         self._group, self._keeper, self._progress = group, keeper, progress
         self._waiting = collections.deque(members)
-        self._left = left
+        self._left, self._only_begins = left, True
 
     @property
     def more(self) -> bool:
         return bool(self._waiting)
 
     def arrivals(self, free: int) -> Sequence[Arrival]:
-        count = min(free, len(self._waiting))
-        members = [self._waiting.popleft() for _ in range(count)]
-        return [self._keeper.prepare(member, self._group) for member in members]
+        found: list[Arrival] = []
+        while self._waiting and len(found) < free:
+            member = self._waiting.popleft()
+            try:
+                found.append(self._keeper.prepare(member, self._group))
+            except checks.BadArgument as error:
+                if self._only_begins:
+                    raise
+                # The others train already: it is left for another time.
+                self._progress.note(f"{member.name}: left out: {error.as_option()}")
+                self._progress.left(member.name)
+        self._only_begins = False
+        return found
 
     def begun(self, arrivals: Sequence[Arrival], first: dict[str, np.ndarray]) -> None:
         self._keeper.begin(arrivals, first)

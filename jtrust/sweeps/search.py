@@ -25,16 +25,16 @@ from jtrust.runs.run import default_checkpoint_every, step_count
 from jtrust.runs.signals import StopRequest
 from jtrust.startup import check_platform
 from jtrust.sweeps.comparison import Comparison, compare_rows, metric_key
-from jtrust.sweeps.directory import SweepDirectory, SweepRecord
-from jtrust.sweeps.members import Group, Member, hyperparameters, varied
+from jtrust.sweeps.directory import DATABASE, SweepDirectory, SweepRecord
+from jtrust.sweeps.members import Group, Member, changes, varied
+from jtrust.sweeps.reading import check_ranges, is_name
 from jtrust.sweeps.search_result import SearchResult
 from jtrust.sweeps.session import MakeProgress, SweepSession
 from jtrust.sweeps.settings import Base, Settings, seeds_of
-from jtrust.sweeps.sweep import entry, group_entry, open_sweep, sweep_devices
+from jtrust.sweeps.sweep import check_metric, entry, group_entry, held, open_sweep, sweep_devices
 from jtrust.sweeps.trials import Ranges, Study, Trials
 from jtrust.training import Trainer
 
-DATABASE = "search.sqlite"
 _SEEDS, _CONFIRM = 3, 8
 # Trials are begun in so many rounds, so that later ones know of earlier ones.
 _ROUNDS = 3
@@ -86,6 +86,11 @@ def search(
     check_platform()
     checks.installed("search", trials, "optuna")
     trials = checks.whole_number("search", trials, maximum=100_000, example=24)
+    checks.truth_value("prune", prune)
+    if at_once is not None:
+        at_once = checks.whole_number("at_once", at_once, example=8)
+    if checkpoint_every is not None:
+        checkpoint_every = checks.whole_number("checkpoint_every", checkpoint_every, example=50)
     confirm = checks.whole_number("confirm", confirm, minimum=0, maximum=1000)
     kept = run_dir is not None or default_run_dir
     total_steps = step_count("steps" if default_run_dir else "total_steps", total_steps)
@@ -100,6 +105,7 @@ def search(
     base = Base(environment, {algorithm.name: type(algorithm)()}, {}, given)
     trainer = base.trainer({}, found[:1])
     _check_ranges(ranges, trainer)
+    check_metric(metric, trainer, evaluate_every)
     _ends(base, ranges, found[:1])
     described = RunConfig.describe(
         trainer, seed=chosen[0], total_steps=total_steps,
@@ -138,17 +144,28 @@ def resume_search(
     """
     check_platform()
     found = sweep_devices(devices)
-    directory, record = SweepDirectory.open_sweep(run_dir)
     checks.installed("search", str(run_dir), "optuna")
-    config = record.config({"changes": {}}, str(directory.path))
-    check_random_keys(config)
-    environment = config.make_environment(directory.path, allow_code)
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in record.search["given"].items()}
-    base = Base(environment, {config.algorithm: ALGORITHMS[config.algorithm]()}, {}, given)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
-        directory.lock()
-        stack.callback(directory.unlock)
+        directory, record = held(run_dir, stack)
+        if not record.search:
+            raise checks.BadArgument(
+                "RUN_DIR", run_dir, "is a sweep's and no search's; go on with it by "
+                "jtrust.resume_many"
+            )
+        if record.members and not (directory.path / DATABASE).is_file():
+            raise checks.BadArgument(
+                "RUN_DIR", run_dir, f"has lost its {DATABASE}, in which its trials are"
+            )
+        config = record.config({"changes": {}}, str(directory.path))
+        check_random_keys(config)
+        checks.one_of("algorithm", config.algorithm, ALGORITHMS)
+        environment = config.make_environment(directory.path, allow_code)
+        given = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in record.search["given"].items()
+        }
+        base = Base(environment, {config.algorithm: ALGORITHMS[config.algorithm]()}, {}, given)
+        _check_ranges(record.search["ranges"], base.trainer({}, found[:1]))
         return _Search(base, config, record, directory, found, stop, stack, make_progress).run()
 
 
@@ -199,8 +216,10 @@ class _Search:
         source = Trials(
             study, said["trials"], said["seeds"], said["confirm"], said["metric"], self._enter,
             self._group, session.keeper, session.progress, session.left, self._record.ended,
+            session.give_up,
         )
         session.train_from(source, 0, self._group)
+        session.check_written()
         comparison, difference = self._compared()
         return SearchResult(
             self._config.env, self._config.env_options, self._config.total_steps,
@@ -223,11 +242,21 @@ class _Search:
             keep_checkpoints=self._config.keep_checkpoints, signature=self._config.signature,
             evaluation=self._config.evaluation,
         )
+        which = name.partition(",")[0]
+        if which in ("best", "defaults"):  # apart from the trial that had the same
+            settings = {"which": which, **settings}
         return Member(name, seed, settings, trainer, config)
 
     def _enter(self, name: str, seed: int, settings: Settings) -> Member:
         """A member, entered in the record."""
         member = self._member(name, seed, settings)
+        if not is_name(name) or any(
+            one["name"] == name and one["changes"] != changes(self._config, member.config)
+            for one in self._record.members
+        ):
+            raise checks.BadArgument(
+                "RUN_DIR", name, f"is another run in sweep.json than {DATABASE} says"
+            )
         if all(one["name"] != name for one in self._record.members):
             self._record.members.append(entry(self._config, member))
             self._record.groups[0]["members"].append(name)
@@ -242,11 +271,11 @@ class _Search:
         for member in self._session.members:
             if not member.name.startswith(("best,", "defaults,")):
                 continue
-            if not self._session.is_over(member):
+            why = self._record.ended.get(member.name, "")
+            if not why and not self._session.is_over(member):
                 return None, None
-            rows = self._session.rows(member)
-            label = {"which": member.name.partition(",")[0], **member.settings}
-            runs.append((member.name, member.seed, label, columns(rows), ""))
+            rows = [] if why else self._session.rows(member)
+            runs.append((member.name, member.seed, member.settings, columns(rows), why))
         if not runs:
             return None, None
         found = compare_rows(runs, self._said["metric"])
@@ -284,6 +313,7 @@ def _given(algorithm: Algorithm) -> Settings:
 def _check_ranges(ranges: Ranges, trainer: Trainer) -> None:
     """Raises `BadArgument` for ranges of what shapes the program, of nothing, or of what there is
     not."""
+    check_ranges(dict(ranges))
     if not ranges:
         raise checks.BadArgument(
             "search", "without a range", "needs ranges, such as --max-kl 0.003:0.03:log"
@@ -296,6 +326,10 @@ def _check_ranges(ranges: Ranges, trainer: Trainer) -> None:
         if shapes:
             raise checks.BadArgument(
                 name, "a range", "shapes the program; search numbers alone, and give it one value"
+            )
+        if name in fields and _default(trainer, name) is None:
+            raise checks.BadArgument(
+                name, "a range", "is None by default, another program; give it one value"
             )
         if name not in fields:
             raise checks.BadArgument(
@@ -316,10 +350,7 @@ def _ends(base: Base, ranges: Ranges, devices: Sequence[jax.Device]) -> list[Tra
 
 def _default(trainer: Trainer, name: str) -> Any:
     """What a setting is where nothing is said of it."""
-    for part in hyperparameters(trainer):
-        if hasattr(part, name):
-            value = getattr(part, name)
-            return float(value) if checks.is_number(value) else None
-    return None
+    value = getattr(trainer.algorithm, name)
+    return float(value) if checks.is_number(value) else None
 
 

@@ -62,11 +62,10 @@ class SearchResult:
     @property
     def command(self) -> str:
         """Trains with the best settings."""
-        told = {**self.fixed, **{k: float(f"{v:.4g}") for k, v in self.best.items()}}
+        told = {k: v for k, v in {**self.fixed, **self.best}.items() if v is not None}
         of_env = [_env_option(k, v) for k, v in self.env_options.items()]
         options = [
-            f"--{k.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, tuple) else v}"
-            for k, v in told.items()
+            _option(k, v) for k, v in told.items()
         ]
         return " ".join([
             "jtrust train", shlex.quote(self.env), *of_env, "--algorithm", self.algorithm, *options,
@@ -117,3 +116,12 @@ def _env_option(name: str, value: Any) -> str:
     if name == "domain_randomization" and value is True:
         return "--domain-randomization"
     return f"--env-option {shlex.quote(f'{name}={value}')}"
+
+
+def _option(name: str, value: Any) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    return f"--{option} {value}"

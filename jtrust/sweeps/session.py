@@ -81,10 +81,18 @@ class SweepSession:
         for number, group in enumerate(self.groups):
             if self.stop.number is None:
                 self._train(number, group)
+        self.check_written()
         return ManyResults(
             [self._result(member) for member in self.members],
             None if self.directory is None else str(self.directory.path), self.stop.number,
         )
+
+    def check_written(self) -> None:
+        """Raises `OSError` where the last checkpoint of a run could not be written."""
+        unwritten = [run.unwritten for run in self._runs.values() if run.unwritten]
+        if unwritten:
+            more = f"; so of {len(unwritten) - 1} runs more" if len(unwritten) > 1 else ""
+            raise OSError(unwritten[0] + more)
 
     def _say(self) -> None:
         settings = len({str(m.settings) for m in self.members})
@@ -159,7 +167,7 @@ class SweepSession:
 
     def _devices(self, group: Group, left: int) -> list[jax.Device]:
         """Those that the group's program is for: as before, where it was compiled before."""
-        count = min(len(self.devices), max(left, 1))
+        count = min(len(self.devices), max(left, 1), self.at_once or left or 1)
         if group.devices is not None:
             if group.devices > len(self.devices):
                 self.progress.note(
@@ -174,15 +182,21 @@ class SweepSession:
         if group.slots is not None:
             return rounded_up(group.slots, devices)
         wanted = self.at_once or self.wanted or left
-        wanted = min(wanted, left)
-        return rounded_up(max(wanted, 1), devices)
+        wanted = max(min(wanted, left), 1)
+        if self.at_once is not None:  # and no more
+            return max(wanted // devices, 1) * devices
+        return rounded_up(wanted, devices)
 
     def left(self, run: MemberRun) -> None:
         self._runs[run.member.name] = run
         if run.ended:
-            self.record.ended[run.member.name] = run.ended
-            if self.directory is not None:
-                self.directory.write_record(self.record)
+            self.give_up(run.member.name, run.ended)
+
+    def give_up(self, name: str, why: str) -> None:
+        """A run ends, or does not begin, before its last iteration."""
+        self.record.ended[name] = why
+        if self.directory is not None:
+            self.directory.write_record(self.record)
 
     def _write(self, number: int, group: Group) -> None:
         entry = self.record.groups[number]

@@ -82,7 +82,7 @@ def seeds_of(given: Any, first: int = 0) -> list[int]:
 def member_name(settings: Mapping[str, Any], seed: int) -> str:
     """A directory's name: `max_kl=0.01,seed=3`."""
     parts = [f"{name}={_shown(value)}" for name, value in (*settings.items(), ("seed", seed))]
-    return ",".join(parts)[-_LONGEST_NAME:].lstrip(".-")
+    return ",".join(parts)[-_LONGEST_NAME:].lstrip(".-,")
 
 
 def _shown(value: Any) -> str:

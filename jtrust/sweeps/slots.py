@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -19,8 +19,17 @@ from jtrust.sweeps.member_run import MemberRun
 from jtrust.sweeps.program import Program
 from jtrust.training import TrainState
 
-# Whose iteration is under way: (slot, run, number of the iteration, whether it is the last).
-_Entry = tuple[int, MemberRun, int, bool]
+
+class _Entry(NamedTuple):
+    """Whose iteration is under way."""
+
+    slot: int
+    run: MemberRun
+    iteration: int
+    last: bool
+    wants_state: bool
+    wants_policy: bool
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +141,21 @@ class SlotLoop:
     def _iterate(self, iterate: Callable, iteration: int) -> int:
         """Until no slot is taken, or somebody stops it; how many iterations there were."""
         while self._busy and self._stopping.goes_on(iteration):
+            if len(self._pending) >= AHEAD:
+                # Before the next: a run that this ends has its last one as early as it would alone.
+                self._tell(*self._pending.popleft())
+                if self._source.more and not all(self._runs):
+                    self._drain()  # who comes next may depend on what they have come to
+                    self._fill()
+                if not self._busy:
+                    break
             self._states, metrics = iterate(self._placed, self._states)
             iteration += 1
             entries = self._entries()
             self._pending.append((entries, metrics, *self._copies(entries)))
             self._let_go(entries)
-            if len(self._pending) > AHEAD:
-                self._tell(*self._pending.popleft())
-            if self._source.more and not all(self._runs):
-                self._drain()  # who comes next may depend on what they have come to
+            if self._source.more and not self._busy:
+                self._drain()
                 self._fill()
         self._drain()
         return iteration
@@ -154,32 +169,32 @@ class SlotLoop:
         for i, run in enumerate(self._runs):
             if run is not None:
                 self._iterations[i] += 1
-                found.append((i, run, self._iterations[i], run.is_last(self._iterations[i])))
+                number = self._iterations[i]
+                found.append(_Entry(i, run, number, run.is_last(number), *run.wants(number)))
         return found
 
     def _copies(self, entries: list[_Entry]) -> tuple[Any, Any, Any]:
         """(states, what policies are made of, evaluations) of all slots, where any run wants."""
-        states = [run.wants_state(n) or last for _, run, n, last in entries]
-        policies = [run.wants_policy(n) for _, run, n, _ in entries]
+        evaluation = self._evaluation
         evaluated = None
+        wanted = evaluation is not None and any(evaluation.wanted(e.iteration) for e in entries)
+        policies = any(e.wants_policy for e in entries)
         acting = (self._states.policy, self._states.observation_statistics)
-        wanted = self._evaluation is not None and any(
-            self._evaluation.wanted(n) or last for _, _, n, last in entries
-        )
-        kept = copied(self._states) if any(states) else None
-        if kept is not None:
+        kept = None
+        if any(e.wants_state or e.last for e in entries):
+            kept = copied(self._states)
             acting = (kept.policy, kept.observation_statistics)
-        elif any(policies) or wanted:
+        elif policies or wanted:
             acting = copied(acting)
         if wanted and self._evaluate is not None:
             evaluated = self._evaluate(acting)
-        return kept, acting if any(policies) else None, evaluated
+        return kept, acting if policies else None, evaluated
 
     def _let_go(self, entries: list[_Entry]) -> None:
         """Frees the slots of runs whose last iteration is under way."""
-        for i, _, _, last in entries:
-            if last:
-                self._runs[i] = None
+        for entry in entries:
+            if entry.last:
+                self._runs[entry.slot] = None
 
     def _tell(
         self, entries: list[_Entry], metrics: Any, states: Any, acting: Any, evaluated: Any
@@ -187,18 +202,19 @@ class SlotLoop:
         metrics, evaluated = jax.device_get((metrics, evaluated))
         arrays = None if states is None else to_arrays(states)
         acting = None if acting is None else jax.device_get(acting)
-        for i, run, iteration, last in entries:
+        for i, run, iteration, last, wants_state, wants_policy in entries:
             if run.ended:  # it failed, and iterations were under way
                 continue
             row = to_row({name: x[i] for name, x in metrics.items()})
             if self._evaluation is not None:
-                now = evaluated is not None and (self._evaluation.wanted(iteration) or last)
+                now = self._evaluation.wanted(iteration)
                 row |= to_row({k: x[i] for k, x in evaluated.items()}) if now else without()
-            wants = last or run.wants_state(iteration)
-            state = self._of_slot(arrays, i) if arrays is not None and wants else None
-            mine = _acting(state) if state is not None else (
-                None if acting is None else jax.tree.map(lambda x, i=i: x[i], acting)
-            )
+            state = mine = None
+            if arrays is not None and (wants_state or last):
+                state = self._of_slot(arrays, i)
+                mine = _acting(state)
+            elif wants_policy:
+                mine = jax.tree.map(lambda x, i=i: x[i], acting)
             run.tell(iteration, row, state, mine)
             self._source.told(run, iteration)
             if last:

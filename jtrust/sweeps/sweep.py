@@ -14,16 +14,18 @@ import jax
 from jtrust import checks
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.paths import user_path
+from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.config import RunConfig
-from jtrust.runs.directory import RunDirectory, default_name
+from jtrust.runs.directory import CONFIG, RunDirectory, default_name
 from jtrust.runs.evaluation import Evaluations
 from jtrust.runs.matching import check_random_keys, describe_own
 from jtrust.runs.metrics import Services
 from jtrust.runs.run import default_checkpoint_every, step_count
 from jtrust.runs.signals import StopRequest
 from jtrust.startup import check_platform
+from jtrust.sweeps.comparison import metric_key
 from jtrust.sweeps.directory import SweepDirectory, SweepRecord
-from jtrust.sweeps.members import Group, Member, changes, grouped
+from jtrust.sweeps.members import Group, Member, changes, grouped, hyperparameters
 from jtrust.sweeps.queue import MakeSinks
 from jtrust.sweeps.results import ManyResults
 from jtrust.sweeps.session import MakeProgress, SweepSession
@@ -62,6 +64,7 @@ def train_many(
     evaluate_every: int | None = None,
     keep_best: bool = False,
     stop_at: float | None = None,
+    metric: str | None = None,
     make_sinks: MakeSinks | None = None,
     make_progress: MakeProgress | None = None,
     default_run_dir: bool = False,
@@ -88,6 +91,7 @@ def train_many(
       devices: which devices, or how many; by default all. Each has whole runs.
       checkpoint_every, keep_checkpoints, tensorboard, wandb, mlflow, evaluate_every, keep_best,
         stop_at: of each run, as for `train`.
+      metric: by which runs will be compared, if that is to be checked beforehand.
       make_sinks: member -> its own sinks, as `sinks` of `train`.
       make_progress: (title, number of members) -> what shows progress; by default nothing is shown.
       default_run_dir: keep the sweep under `checkpoints/`.
@@ -127,6 +131,8 @@ def train_many(
         base, combinations(varied, not zip), seeds_of(seeds, first_seed), found[:1], config
     )
     groups = grouped(members)
+    if metric is not None:
+        check_metric(metric, members[0].trainer, evaluate_every)
     record = _record(groups, members)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
@@ -136,6 +142,17 @@ def train_many(
             make_progress,
         )
         return session.run()
+
+
+def check_metric(metric: str, trainer: Trainer, evaluate_every: int | None) -> None:
+    """Raises `BadArgument` for a metric that no row of such a run will have."""
+    key = metric_key(metric)
+    if key.startswith("evaluation/") and evaluate_every is None:
+        raise checks.BadArgument("metric", metric, "needs evaluate_every, such as 10")
+    _, found = jax.eval_shape(trainer.iterate, jax.eval_shape(trainer.init, jax.random.key(0)))
+    known = {*found, "evaluation/return", "evaluation/length", "step", "iteration",
+             "time/seconds", "time/steps_per_second"}
+    checks.one_of("metric", key, sorted(known))
 
 
 def sweep_devices(given: Any) -> list[jax.Device]:
@@ -274,32 +291,81 @@ def resume_many(
     """
     check_platform()
     found = sweep_devices(devices)
-    directory, record = SweepDirectory.open_sweep(run_dir)
-    if record.search:
-        raise checks.BadArgument(
-            "RUN_DIR", run_dir, "is a search's; go on with it by jtrust.sweeps.search.resume_search"
-        )
-    if total_steps is not None:
-        total_steps = step_count("steps", total_steps, record.base["total_steps"])
-        record.base["total_steps"] = total_steps
-    made = (policy_network, value_network)
-    members = _members_again(directory, record, env, made, found[:1], allow_code)
-    by_name = {m.name: m for m in members}
-    groups = [
-        Group(
-            [by_name[name] for name in one["members"]], tuple(one["varied"]), one["slots"],
-            one["devices"],
-        ) for one in record.groups
-    ]
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(hand_on=hand_on_signals))
-        directory.lock()
-        stack.callback(directory.unlock)
+        directory, record = held(run_dir, stack)
+        if record.search:
+            raise checks.BadArgument(
+                "RUN_DIR", run_dir,
+                "is a search's; go on with it by jtrust.sweeps.search.resume_search",
+            )
+        if total_steps is not None:
+            record.base["total_steps"] = _longer(directory, record, total_steps)
+        made = (policy_network, value_network)
+        members = _members_again(directory, record, env, made, found[:1], allow_code)
+        by_name = {m.name: m for m in members}
+        groups = [
+            _group_again(one, [by_name[name] for name in one["members"]], directory)
+            for one in record.groups
+        ]
+        if total_steps is not None:
+            directory.write_record(record)
         session = SweepSession(
             groups, members, record, directory, found, None, stop, stack, make_sinks,
             make_progress,
         )
         return session.run()
+
+
+def held(
+    run_dir: str | os.PathLike, stack: contextlib.ExitStack
+) -> tuple[SweepDirectory, SweepRecord]:
+    """A sweep's directory, locked until the stack is closed, and what it says by then.
+
+    Raises:
+      BadArgument: no sweep there, a damaged one, or one that another process has.
+    """
+    directory, _ = SweepDirectory.open_sweep(run_dir)
+    directory.lock()
+    stack.callback(directory.unlock)
+    # Read again: who held it until now may have written.
+    return directory, SweepDirectory.open_sweep(run_dir)[1]
+
+
+def _longer(directory: SweepDirectory, record: SweepRecord, total_steps: Any) -> int:
+    """The steps that every run is to have in total, where none is beyond them."""
+    total_steps = step_count("steps", total_steps, record.base["total_steps"])
+    for member in record.members:
+        path = directory.path / member["name"]
+        there = CheckpointReader(path).steps() if (path / CONFIG).exists() else []
+        config = record.config(member, str(path))
+        most = -(-total_steps // config.steps_per_iteration) * config.steps_per_iteration
+        if there and there[-1] > most:
+            raise checks.BadArgument(
+                "steps", total_steps, f"{member['name']} is already at {there[-1]}; ask for more"
+            )
+    return total_steps
+
+
+def _group_again(
+    said: dict[str, Any], members: list[Member], directory: SweepDirectory
+) -> Group:
+    """A group as it was begun.
+
+    Raises:
+      BadArgument: its members are not of one program, with the arguments that it says.
+    """
+    group = Group(members, tuple(said["varied"]), said["slots"], said["devices"])
+    alike = grouped(members)
+    leaves = len(jax.tree.leaves(hyperparameters(members[0].trainer)))
+    if len(alike) > 1 or not set(alike[0].varied) <= set(group.varied) or any(
+        place >= leaves for place in group.varied
+    ):
+        raise checks.BadArgument(
+            "RUN_DIR", directory.path, "its sweep.json is damaged (members of one group are not of "
+            "one program)"
+        )
+    return group
 
 
 def _members_again(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jtrust import checks
 from jtrust.runs.result import columns
 from jtrust.sweeps.comparison import last_value
 from jtrust.sweeps.member_run import MemberRun
@@ -54,12 +55,19 @@ class Study:
         if prune:
             pruner = optuna.pruners.MedianPruner(_FULL_RUNS, _WARM_UP)
         self._optuna = optuna
-        self._study = optuna.create_study(
-            storage=storage, study_name="jtrust", direction="maximize", pruner=pruner,
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=storage, study_name="jtrust", direction="maximize", pruner=pruner,
+                load_if_exists=True,
+            )
+        except Exception as error:  # of SQLAlchemy, alembic and Optuna
+            said = checks.short(str(error).splitlines()[0])
+            raise checks.BadArgument(
+                "RUN_DIR", path, f"cannot be used as the search's database ({said})"
+            ) from error
         # What it draws depends on what it knows, not on how often the search was stopped.
         known = len(self._study.trials)
+        self.known = known
         self._study.sampler = optuna.samplers.TPESampler(
             seed=seed + known, constant_liar=True, n_startup_trials=8
         )
@@ -138,13 +146,17 @@ class Trials:
       progress: shows it.
       left: told of each run that has ended.
       ended: {name: why} of runs that ended before their last iteration.
+      give_up: told of a run that cannot begin, and why.
     """
 
     def __init__(
         self, study: Study, count: int, seeds: Sequence[int], confirm: int, metric: str,
         make: Callable[[str, int, Settings], Member], group: Group, keeper: Keeper,
         progress: SweepProgress, left: Callable[[MemberRun], None], ended: Mapping[str, str],
+        give_up: Callable[[str, str], None],
     ):
+        self._give_up = give_up
+        self._pruned: set[int] = set()
         self._ended = dict(ended)
         self._study, self._count, self._seeds, self._confirm = study, count, seeds, confirm
         self._metric, self._make, self._group = metric, make, group
@@ -165,43 +177,62 @@ class Trials:
         return not self._confirming and not self._values
 
     def arrivals(self, free: int) -> Sequence[Arrival]:
-        while len(self._waiting) < free and self._study.asked < self._count:
-            self._begin(*self._study.ask())
-        if not self._waiting and self._study.asked >= self._count and not self._values:
-            self._compare()
         found: list[Arrival] = []
-        while self._waiting and len(found) < free:
-            member = self._waiting.popleft()
-            if member.name in self._ended or self._keeper.is_finished(member):
-                self._take_stored(member)
-            else:
-                found.append(self._keeper.prepare(member, self._group))
-        return found
+        while True:
+            while len(self._waiting) < free and self._study.asked < self._count:
+                self._begin(*self._study.ask())
+            if not self._waiting and not self._values and not self._confirming:
+                self._compare()
+            while self._waiting and len(found) < free:
+                found += self._prepared(self._waiting.popleft())
+            if found or not self.more:  # those that are stored make room for others
+                return found
+
+    def _prepared(self, member: Member) -> list[Arrival]:
+        """A run that is to have a slot; none where it has come to its end, or cannot begin."""
+        number = self._trial_of.get(member.name)
+        why = self._ended.get(member.name)
+        if why is None and number in self._pruned:
+            why = BEHIND  # a seed of the same setting ended so
+        if why is not None or self._keeper.is_finished(member):
+            self._take_stored(member, why)
+            return []
+        try:
+            return [self._keeper.prepare(member, self._group)]
+        except checks.BadArgument as error:
+            why = self._ended[member.name] = error.as_option()
+            self._progress.note(f"{member.name}: {why}")
+            self._give_up(member.name, why)
+            self._take_stored(member, why)
+            return []
 
     def begun(self, arrivals: Sequence[Arrival], first: dict[str, np.ndarray]) -> None:
         self._keeper.begin(arrivals, first)
         for arrival in arrivals:
-            number = self._trial_of.get(arrival.run.member.name)
-            if number is not None:
-                self._runs.setdefault(number, []).append(arrival.run)
+            run = arrival.run
+            number = self._trial_of.get(run.member.name)
+            if number is None:
+                continue
+            self._runs.setdefault(number, []).append(run)
+            if run.done:  # its looks before the search was stopped
+                rows = self._keeper.rows(run.member)
+                for iteration in range(self._every(run), run.done + 1, self._every(run)):
+                    self._see(run, iteration, rows[:iteration])
 
     def told(self, run: MemberRun, iteration: int) -> None:
         self._progress.update(run.member.name, run.rows[-1], run.total)
         number = self._trial_of.get(run.member.name)
-        every = max(run.total // LOOKS, 1)
-        if number is None or iteration % every or iteration == run.total:
+        if number is None or iteration % self._every(run) or iteration == run.total:
             return
-        look = iteration // every
-        value = last_value(columns(run.rows[-every:]), self._metric)
-        if value is None:
-            return
-        seen = self._looks.setdefault((number, look), {})
-        seen[run.member.seed] = value
+        rows = run.rows
+        if len(rows) < self._every(run):
+            rows = self._keeper.rows(run.member)
+        self._see(run, iteration, rows)
+        seen = self._looks.get((number, iteration // self._every(run)), {})
         if len(seen) == len(self._seeds) and self._study.fell_behind(
-            number, look, statistics.fmean(seen.values())
+            number, iteration // self._every(run), statistics.fmean(seen.values())
         ):
-            for other in self._runs.get(number, []):
-                other.stop(BEHIND)
+            self._end(number)
 
     def left(self, run: MemberRun) -> None:
         self._progress.left(run.member.name)
@@ -211,36 +242,57 @@ class Trials:
             # Those before a search was stopped count as well.
             rows = self._keeper.rows(run.member) if run.done else run.rows
             value = None if run.ended else last_value(columns(rows), self._metric)
-            self._note(number, run.member.seed, value, run.ended == BEHIND)
+            if run.ended and run.ended != BEHIND:
+                self._end(number, "another seed of its setting failed")
+            self._note(number, run.member.seed, value)
+
+    def _every(self, run: MemberRun) -> int:
+        return max(run.total // LOOKS, 1)
+
+    def _see(self, run: MemberRun, iteration: int, rows: Sequence[Any]) -> None:
+        """What a run's metric is at a look."""
+        every = self._every(run)
+        value = last_value(columns(rows[-every:]), self._metric)
+        if value is not None:
+            place = (self._trial_of[run.member.name], iteration // every)
+            self._looks.setdefault(place, {})[run.member.seed] = value
+
+    def _end(self, number: int, why: str = BEHIND) -> None:
+        """Ends all runs of a trial."""
+        if why == BEHIND:
+            self._pruned.add(number)
+        for other in self._runs.get(number, []):
+            other.stop(why)
 
     def _begin(self, number: int, settings: Settings) -> None:
         self._values[number] = {}
+        if any(self._ended.get(f"trial={number},seed={seed}") == BEHIND for seed in self._seeds):
+            self._pruned.add(number)
         for seed in self._seeds:
             member = self._make(f"trial={number},seed={seed}", seed, settings)
             self._trial_of[member.name] = number
             self._waiting.append(member)
 
-    def _note(self, number: int, seed: int, value: float | None, pruned: bool) -> None:
-        """What one seed of a trial came to; the last one's word ends the trial."""
+    def _note(self, number: int, seed: int, value: float | None) -> None:
+        """What one seed of a trial came to; with the last of them the trial ends."""
         found = self._values[number]
         found[seed] = value
         if len(found) < len(self._seeds):
             return
         del self._values[number]
         values = [v for v in found.values() if v is not None]
-        whole = len(values) == len(found)
-        self._study.tell(number, statistics.fmean(values) if whole else None, pruned)
+        whole, pruned = len(values) == len(found), number in self._pruned
+        self._study.tell(number, statistics.fmean(values) if whole else None, pruned and not whole)
         shown = f"{statistics.fmean(values):.4g}" if whole else BEHIND if pruned else "failed"
         self._progress.note(f"trial {number}: {shown}")
 
-    def _take_stored(self, member: Member) -> None:
+    def _take_stored(self, member: Member, why: str | None) -> None:
         """A run that came to its end, one way or the other, before the search was stopped."""
         self._progress.left(member.name)
-        number, why = self._trial_of.get(member.name), self._ended.get(member.name)
+        number = self._trial_of.get(member.name)
         if number is not None:
             rows = [] if why else self._keeper.rows(member)
-            value = last_value(columns(rows), self._metric)
-            self._note(number, member.seed, value, why == BEHIND)
+            self._note(number, member.seed, last_value(columns(rows), self._metric))
 
     def _compare(self) -> None:
         """The best trial and the defaults, with seeds that neither has had."""
@@ -248,6 +300,7 @@ class Trials:
         best = next((t for t in self._study.finished() if t["value"] is not None), None)
         if best is None or not self._confirm or self._study.is_default(best["settings"]):
             return
+        start = max(FRESH_SEEDS, max(self._seeds) + 1)
         for name, settings in (("best", best["settings"]), ("defaults", {})):
-            for seed in range(FRESH_SEEDS, FRESH_SEEDS + self._confirm):
+            for seed in range(start, start + self._confirm):
                 self._waiting.append(self._make(f"{name},seed={seed}", seed, settings))

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+_GROUP = Path("/sys/fs/cgroup")
+
 
 def parts_of_memory(program: Any) -> dict[str, int]:
     """Bytes on one device of arguments, outputs, temporaries, and of what outputs share with
@@ -42,4 +44,15 @@ def _left_on_this_machine() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # no Linux
         return None
-    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")), None)
+    left = next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")), None)
+    of_group = _left_to_this_group()
+    return of_group if left is None else left if of_group is None else min(left, of_group)
+
+
+def _left_to_this_group() -> int | None:
+    """Of what a container may have, by Linux's control groups (version 2)."""
+    try:
+        most, used = ((_GROUP / f"memory.{x}").read_text().strip() for x in ("max", "current"))
+        return max(int(most) - int(used), 0)
+    except (OSError, ValueError):  # none, or "max"
+        return None

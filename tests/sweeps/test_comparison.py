@@ -9,7 +9,7 @@ from scipy import stats
 
 import jtrust
 from jtrust.cli import main
-from jtrust.sweeps.comparison import compare_rows, last_value
+from jtrust.sweeps.comparison import compare, compare_rows, last_value
 
 SMALL = dict(num_envs=8, unroll_length=4)
 
@@ -80,6 +80,52 @@ def test_runs_and_sweeps_are_compared_by_what_differs(sweep, point, tmp_path, ca
     assert "episode/return" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_algorithms_without_a_setting_do_not_hide_it(point, tmp_path):
+    for i, algorithm in enumerate((
+        jtrust.PPO(clip=0.1, minibatches=2), jtrust.PPO(clip=0.3, minibatches=2), jtrust.TRPO(),
+    )):
+        jtrust.train(
+            point, algorithm, total_steps=64, run_dir=tmp_path / str(i), devices=1, **SMALL
+        )
+    found = compare([tmp_path / str(i) for i in range(3)], "policy/kl")
+    assert len(found.settings) == 3
+    assert [s.settings.get("clip") for s in found.settings] == [0.1, 0.3, None]
+
+
+@pytest.mark.slow
+def test_a_link_in_place_of_a_run_is_not_followed(sweep, point, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    (copy / "max_kl=0.01,seed=1").rename(tmp_path / "elsewhere")
+    (copy / "max_kl=0.01,seed=1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(jtrust.BadArgument, match="symbolic link"):
+        jtrust.resume_many(copy, 640, env=point)
+
+
+@pytest.mark.parametrize("change", [
+    {"x": 1}, {"ranges": [1]}, {"ranges": {"max_kl": [1]}}, {"trials": "x"}, {"metric": [1]},
+    {"at_once": "x"}, {"given": "x"}, {"seeds": [-1]}, {"seeds": ["/../../../ESC"]},
+    {"ranges": {"max_kl": [0.9, 0.1, False]}}, {"prune": 1}, {"confirm": -1},
+])
+def test_a_search_that_nobody_began_is_one_line(tmp_path, change):
+    from jtrust.sweeps.search import resume_search
+
+    good = {
+        "trials": 2, "ranges": {"max_kl": [0.01, 0.1, True]}, "prune": True, "seeds": [0],
+        "metric": "episode/return", "confirm": 2, "given": {}, "seed": 0, "at_once": None,
+    }
+    record = {
+        "format": 1, "jtrust": "0.1.0", "base": {}, "members": [], "groups": [], "ended": {},
+        "search": good | change,
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    with pytest.raises(jtrust.BadArgument) as raised:
+        resume_search(tmp_path)
+    assert "\n" not in str(raised.value)
+    assert {p.name for p in tmp_path.iterdir()} <= {"sweep.json", "lock"}
+
+
 def said(capsys, *arguments):
     assert main([str(a) for a in arguments]) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if "jtrust: warning:" not in x]
@@ -116,6 +162,14 @@ def test_a_sweep_is_no_run_and_is_not_begun_twice(sweep, capsys, tmp_path):
     lambda fields: fields["members"][0].update(changes=[]),
     lambda fields: fields["base"].clear(),
     lambda fields: fields.update(ended=[]),
+    lambda fields: fields.update(ended={"max_kl=0.01,seed=0": {"a": 1}}),
+    lambda fields: fields.update(members=[], groups=[]),
+    lambda fields: fields["groups"][0].update(varied=[900]),
+    lambda fields: fields["groups"][0].update(varied=[]),
+    lambda fields: fields["groups"][0].update(members=[]),
+    lambda fields: fields["members"][0].update(name="a" * 400),
+    lambda fields: fields["members"][0].update(seed=10**30),
+    lambda fields: fields["members"][0].update(seed=5),
 ])
 def test_a_damaged_record_is_one_line(sweep, point, tmp_path, change):
     copy = tmp_path / "copy"

@@ -130,6 +130,90 @@ def test_members_may_be_at_different_iterations(finished, point, tmp_path):
     assert jtrust.resume_many(run_dir, env=point).members[0].metrics == {}  # nothing is left
 
 
+def test_a_sweep_that_was_extended_and_cut_off_comes_to_its_new_end(finished, point, tmp_path):
+    def make_sinks(member):
+        def fail(info):
+            if (member.seed, info.iteration) == (1, 6):
+                raise Killed
+
+        return [fail]
+
+    run_dir = tmp_path / "extended"
+    swept(point, run_dir, total_steps=STEPS // 2)
+    with pytest.raises(Killed):
+        jtrust.resume_many(run_dir, STEPS, env=point, devices=2, make_sinks=make_sinks)
+    jtrust.resume_many(run_dir, env=point, devices=2)
+    for name in ("max_kl=0.005,seed=0", "max_kl=0.02,seed=1"):
+        assert rows(run_dir / name) == rows(finished[0] / name)
+    with pytest.raises(jtrust.BadArgument, match="steps=256: .* is already at 1024"):
+        jtrust.resume_many(run_dir, 256, env=point)
+
+
+@pytest.mark.parametrize("at", [None, 4, 5])
+def test_enough_is_enough_at_the_same_iteration(finished, point, tmp_path, at):
+    """Alone, in a sweep, beside others that go on, and after a kill."""
+    arguments = dict(evaluate_every=2, checkpoint_every=1, total_steps=STEPS)
+    seen = swept(point, tmp_path / "seen", **arguments)
+    returns = seen.members[0].metrics["evaluation/return"]
+    enough = float(returns[1])
+    expected = [
+        min([i + 3 for i in (1, 3, 5, 7) if m.metrics["evaluation/return"][i] >= enough] + [8])
+        for m in seen.members
+    ]
+    assert expected[0] == 4 and min(expected) < 8
+    alone = jtrust.train(
+        point, jtrust.TRPO(max_kl=0.005), seed=0, devices=1, evaluate_every=2, stop_at=enough,
+        total_steps=STEPS, **SMALL,
+    )
+    assert len(alone.metrics["step"]) == 4
+
+    def make_sinks(member):
+        def fail(info):
+            if (member.name, info.iteration) == ("max_kl=0.02,seed=1", at):
+                raise Killed
+
+        return [fail] if at else []
+
+    run_dir = tmp_path / "enough"
+    try:
+        swept(point, run_dir, stop_at=enough, make_sinks=make_sinks, **arguments)
+    except Killed:
+        jtrust.resume_many(run_dir, env=point, devices=2)
+    found = [len(rows(run_dir / m.name)) for m in seen.members]
+    assert found == expected
+
+
+def test_what_cannot_be_written_is_one_runs_trouble(point, tmp_path, monkeypatch):
+    from jtrust.runs.checkpoints import CheckpointWriter
+
+    write = CheckpointWriter.write
+
+    def fails(self, step, state):
+        if step == 512 and "seed=1" in str(self.directory):
+            raise OSError("no room left")
+        write(self, step, state)
+
+    monkeypatch.setattr(CheckpointWriter, "write", fails)
+    run_dir = tmp_path / "full"
+    with pytest.raises(OSError, match="no room left"):
+        jtrust.train_many(
+            point, jtrust.TRPO(), seeds=3, total_steps=512, run_dir=run_dir, devices=1, **SMALL
+        )
+    assert [newest(run_dir / f"seed={s}")[0] for s in (0, 2)] == [512, 512]
+    monkeypatch.undo()
+    jtrust.resume_many(run_dir, env=point, devices=1)
+    assert newest(run_dir / "seed=1")[0] == 512
+
+
+def test_no_more_share_a_program_than_asked_for(point, tmp_path):
+    jtrust.train_many(
+        point, jtrust.TRPO(), seeds=3, total_steps=128, run_dir=tmp_path / "one", at_once=1,
+        devices=4, **SMALL,
+    )
+    group = json.loads((tmp_path / "one" / "sweep.json").read_text())["groups"][0]
+    assert (group["slots"], group["devices"]) == (1, 1)
+
+
 def test_more_members_than_slots_take_turns(finished, point, tmp_path):
     lines = []
 
