@@ -145,7 +145,7 @@ def test_a_sweep_that_was_extended_and_cut_off_comes_to_its_new_end(finished, po
     jtrust.resume_many(run_dir, env=point, devices=2)
     for name in ("max_kl=0.005,seed=0", "max_kl=0.02,seed=1"):
         assert rows(run_dir / name) == rows(finished[0] / name)
-    with pytest.raises(jtrust.BadArgument, match="steps=256: .* is already at 1024"):
+    with pytest.raises(jtrust.BadArgument, match=r"steps=256: .* is already at 1024"):
         jtrust.resume_many(run_dir, 256, env=point)
 
 
