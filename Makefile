@@ -1,7 +1,8 @@
 # Each target sets up what it needs; a second call installs nothing again.
 #   make train    train TRPO on brax/inverted_pendulum, then evaluate what it trained
-#   make test     run all tests
+#   make test     run the tests: some 25 minutes on two cores
 #   make test-fast   run those that take seconds
+#   make test-nightly   run all of them, those too that take a minute each
 #   make lint     ruff and mypy
 # They use python3 and keep its packages in .venv; `PYTHON=python3.12 make test` uses that Python
 # and an environment of its own, .venv-3.12.
@@ -14,7 +15,7 @@ VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 endif
 BIN := $(VENV)/bin
 
-.PHONY: train test test-fast lint clean
+.PHONY: train test test-fast test-nightly lint clean
 
 train: $(VENV)/installed
 	@run=checkpoints/first-run; n=2; \
@@ -26,6 +27,9 @@ test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
 
 test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 -m "not nightly"
+
+test-nightly: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
 
 lint: $(VENV)/installed-dev

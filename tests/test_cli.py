@@ -40,6 +40,7 @@ def test_training_says_how_it_goes_and_where_it_ended(tmp_path, monkeypatch, cap
     assert (tmp_path / f"{path}-2" / "config.json").exists()
 
 
+@pytest.mark.nightly
 def test_a_number_of_environments_that_nobody_asked_for_is_said(tmp_path, monkeypatch, capfd):
     arguments = ["train", "fast", "--unroll-length", "2", "--devices", "1", "--steps", "128"]
     assert main([*arguments, "--run-dir", str(tmp_path / "cpu")]) == 0
@@ -160,6 +161,7 @@ def test_a_second_signal_stops_at_once():
     assert process.returncode == 143 and "the last checkpoint is whole" in err
 
 
+@pytest.mark.nightly
 def test_a_process_of_its_own_uses_its_cores_and_the_compilation_cache(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     sizes = []

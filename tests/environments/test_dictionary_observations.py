@@ -83,6 +83,7 @@ def test_each_network_reads_its_own_and_has_its_own_statistics(algorithm):
     assert np.abs(trainer.values(state, observation) - trainer.values(state, other)).max() > 0
 
 
+@pytest.mark.nightly
 def test_a_critic_that_sees_velocities_learns_better_than_a_blind_one():
     """inverted_pendulum without velocities for the policy; four seeds side by side."""
     returns, explained = {}, {}

@@ -113,6 +113,7 @@ def test_what_is_left_out_of_states_is_nothing_that_the_physics_reads():
     assert size(state) < size(whole) / 20
 
 
+@pytest.mark.nightly
 def test_rewards_are_those_of_the_physics_in_jax():
     keys = jax.random.split(jax.random.key(0), 4)
     rewards = []
@@ -152,6 +153,7 @@ def test_episodes_that_end_start_afresh():
     )
 
 
+@pytest.mark.nightly
 def test_one_iteration_on_two_devices_is_that_on_one():
     after = []
     for devices in (1, 2):
@@ -170,6 +172,7 @@ def test_one_iteration_on_two_devices_is_that_on_one():
     )
 
 
+@pytest.mark.nightly
 def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path):
     whole = jtrust.train(
         named("HopperStand", **HOPPER), jtrust.NPG(), num_envs=8, unroll_length=4,
@@ -327,6 +330,7 @@ def go1_models(monkeypatch, tmp_path):
     monkeypatch.setattr(mjx_env, "MENAGERIE_PATH", tmp_path / "menagerie")
 
 
+@pytest.mark.nightly
 def test_a_robot_walks_as_in_mujoco_and_trains(go1_models, tmp_path):
     import mujoco
 

@@ -52,8 +52,16 @@ def compiled():
     return of
 
 
+# Each takes a minute to compile: of a GPU, and of several TPUs.
+EVERY_TIME = [PROGRAMS[0], PROGRAMS[5], PROGRAMS[7]]
+
+
 def of_each(programs):
-    return pytest.mark.parametrize("program", programs, ids=lambda p: "-".join(map(str, p[:3])))
+    return pytest.mark.parametrize("program", [
+        pytest.param(
+            p, id="-".join(map(str, p[:3])), marks=[pytest.mark.nightly] * (p not in EVERY_TIME)
+        ) for p in programs
+    ])
 
 
 def rounded_products(text):

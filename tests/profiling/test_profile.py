@@ -23,7 +23,9 @@ PARTS = {
 }
 
 
-@pytest.fixture(scope="module", params=["trpo", "ppo"])
+@pytest.fixture(scope="module", params=[
+    "trpo", pytest.param("ppo", marks=pytest.mark.nightly),
+])
 def found(request, point, tmp_path_factory):
     algorithm = {"trpo": jtrust.TRPO(), "ppo": jtrust.PPO()}[request.param]
     return profile(point, algorithm, trace_dir=tmp_path_factory.mktemp("trace"), **TINY)

@@ -195,6 +195,7 @@ def test_a_policy_alone_is_told_from_damage(capfd):
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.nightly
 def test_without_compiling_a_run_is_trained_resumed_and_evaluated(tmp_path, point):
     env = jtrust.describe(point, "point", episode_length=3)
     # Little to do: each operation is dispatched on its own.

@@ -104,6 +104,7 @@ def test_a_search_that_was_cut_off_goes_on(found, tmp_path):
     assert again.trials == result.trials and again.difference == result.difference
 
 
+@pytest.mark.nightly
 def test_settings_that_fall_behind_end_early(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "_FULL_RUNS", 1)
     run_dir = tmp_path / "pruned"
