@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jtrust.reporting.sources import Run, as_text
+from jtrust.runs.config import BOOKKEEPING
 
-# Of config.json: what says how a run was kept or how far it went, and not what is trained.
-BOOKKEEPING = frozenset({
-    "seed", "total_steps", "checkpoint_every", "keep_checkpoints", "devices", "processes",
-    "tensorboard", "wandb", "wandb_id", "mlflow", "mlflow_id", "random_keys", "signature",
-    "jtrust", "format", "observation", "evaluate_every", "keep_best",
-})
 _LONGEST_LABEL = 80
 
 

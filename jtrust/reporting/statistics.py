@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 500
@@ -67,10 +68,7 @@ def newest_at(points: np.ndarray, values: np.ndarray, where: np.ndarray) -> np.n
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Mean of the middle half along `axis`, all values finite; of fewer than four the mean."""
-    values = np.sort(values, axis=axis)
-    count = values.shape[axis]
-    cut = count // 4
-    return np.take(values, range(cut, count - cut), axis=axis).mean(axis=axis)
+    return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def over_seeds(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from jtrust.runs.checkpoints import ALONE, CheckpointWriter
 from jtrust.runs.config import RunConfig
 from jtrust.runs.evaluation import RETURN, Evaluation
 from jtrust.runs.host_loop import AHEAD
+from jtrust.runs.rows import read_rows
 from jtrust.runs.sinks import IterationInfo, Sink
 
 BEST = "best"
@@ -88,17 +89,18 @@ class StopAt(Sink):
             info.stop()
 
 
-def last_iteration(config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> int:
-    """A run's last iteration, as far as its rows tell: an earlier one than that of its last step
-    where one of them was enough for `StopAt`."""
+def last_iteration(config: RunConfig, metrics: Path) -> int:
+    """A run's last iteration, as far as its stored rows tell: an earlier one than that of its last
+    step where one of them was enough for `StopAt`. Without that, they are not read."""
     enough = config.evaluation.get("stop_at")
     total = config.total_iterations
     if enough is None:
         return total
-    first = next(
-        (row["iteration"] for row in rows if (r := row.get(RETURN)) is not None and r >= enough),
-        total,
+    good = (
+        row["iteration"] for row in read_rows(metrics)
+        if (value := row.get(RETURN)) is not None and value >= enough
     )
+    first = next(good, total)
     return min(total, first + AHEAD)
 
 

@@ -28,6 +28,14 @@ from jtrust.version import __version__
 # What updates did before runs said so, whatever the size of their rollouts.
 _EARLIER = {"parts": 1, "value_rounds": 1, "value_solver": "adam"}
 
+# Fields that say how a run was kept or how far it went, and not what was trained: runs that differ
+# in nothing else are seeds of one setting.
+BOOKKEEPING = frozenset({
+    "seed", "total_steps", "checkpoint_every", "keep_checkpoints", "devices", "processes",
+    "tensorboard", "wandb", "wandb_id", "mlflow", "mlflow_id", "random_keys", "signature",
+    "evaluation", "observation", "jtrust", "format",
+})
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:

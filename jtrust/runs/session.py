@@ -26,7 +26,6 @@ from jtrust.runs.metrics import open_writers
 from jtrust.runs.progress import Progress, Shown, Silent
 from jtrust.runs.restoring import restore
 from jtrust.runs.result import Result, columns
-from jtrust.runs.rows import read_rows
 from jtrust.runs.saver import savers
 from jtrust.runs.signals import StopRequest
 from jtrust.runs.sinks import Rows, Sink, Watch
@@ -172,8 +171,8 @@ class Session:
         )
         total = self.config.total_iterations
         if self.directory is not None and done:
-            stored = read_rows(self.directory.metrics_path)
-            last = self.hosts.agreed("last", lambda: last_iteration(self.config, stored))
+            metrics = self.directory.metrics_path
+            last = self.hosts.agreed("last", lambda: last_iteration(self.config, metrics))
             total = max(last, done)
         state = loop.run(state, done, total)
         # A signal may have come too late for an iteration to be agreed on.

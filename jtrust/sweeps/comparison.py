@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jtrust import checks, statistics
-from jtrust.runs.config import RunConfig
+from jtrust.runs.config import BOOKKEEPING, RunConfig
 from jtrust.runs.directory import METRICS, RunDirectory
 from jtrust.runs.result import columns
 from jtrust.runs.rows import read_rows
@@ -21,12 +21,6 @@ from jtrust.sweeps.directory import SweepDirectory, is_sweep
 # The share of a run, at its end, whose rows make its figure.
 LAST = 0.1
 _SHORT_NAMES = {"return": "episode/return", "evaluation": "evaluation/return"}
-# What a configuration says and a setting is not.
-_NO_SETTING = {
-    "seed", "jtrust", "format", "signature", "wandb_id", "wandb", "tensorboard", "devices",
-    "processes", "keep_checkpoints", "checkpoint_every", "observation", "action", "own_networks",
-    "random_keys", "mlflow", "mlflow_id", "evaluation",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +228,7 @@ def _differences(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 def _flat(config: RunConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
-        if name in _NO_SETTING:
+        if name in BOOKKEEPING:
             continue
         found |= value if isinstance(value, dict) else {name: value}
     return found

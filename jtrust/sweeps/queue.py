@@ -54,9 +54,11 @@ class Keeper:
     def is_finished(self, member: Member) -> bool:
         """Whether a whole checkpoint of its last iteration is there."""
         reader = self._reader(member)
-        last = last_iteration(member.config, self.rows(member))
+        if reader is None:
+            return False
+        last = last_iteration(member.config, reader.directory / METRICS)
         step = last * member.trainer.steps_per_iteration
-        if reader is None or max(reader.steps(), default=-1) < step:
+        if max(reader.steps(), default=-1) < step:
             return False
         return reader.newest_whole(None, policy_only=True)[0] >= step
 
@@ -85,7 +87,7 @@ class Keeper:
         run.done = min(step // member.trainer.steps_per_iteration, run.total)
         directory.write_config(member.config)
         directory.cut_metrics(run.done)
-        run.end_at(max(last_iteration(member.config, self.rows(member)), run.done))
+        run.end_at(max(last_iteration(member.config, path / METRICS), run.done))
         return Arrival(run, values, upgraded(arrays))
 
     def _reader(self, member: Member) -> CheckpointReader | None:

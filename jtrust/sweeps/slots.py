@@ -31,7 +31,6 @@ class _Entry(NamedTuple):
     wants_policy: bool
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Arrival:
     """A run that takes a slot.

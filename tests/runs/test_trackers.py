@@ -216,6 +216,7 @@ def test_what_mlflow_was_never_told_is_said_in_the_end(tmp_path, monkeypatch):
     sink.on_iteration(IterationInfo(1, 64, {"step": 64, "x": 1}, None, None))
     with pytest.warns(UserWarning, match="last 1 iterations"):
         sink.close()
+    assert sink._client.get_metric_history(sink._id, "step") == []
 
 
 def test_mlflow_needs_a_run_directory(point):

@@ -91,6 +91,14 @@ def test_algorithms_without_a_setting_do_not_hide_it(point, tmp_path):
     found = compare([tmp_path / str(i) for i in range(3)], "policy/kl")
     assert len(found.settings) == 3
     assert [s.settings.get("clip") for s in found.settings] == [0.1, 0.3, None]
+    # How far a run went, and how it was looked at, makes no setting; bins of actions do.
+    again = dict(devices=1, **SMALL)
+    jtrust.train(point, jtrust.TRPO(), total_steps=96, seed=1, run_dir=tmp_path / "3",
+                 evaluate_every=1, **again)
+    jtrust.train(point, jtrust.TRPO(), total_steps=64, run_dir=tmp_path / "4", action_bins=3,
+                 **again)
+    found = compare([tmp_path / str(i) for i in (2, 3, 4)], "policy/kl")
+    assert [s.seeds for s in found.settings] == [[0, 1], [0]]
 
 
 @pytest.mark.slow
