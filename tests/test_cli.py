@@ -52,6 +52,7 @@ def test_a_number_of_environments_that_nobody_asked_for_is_said(tmp_path, monkey
     assert "num_envs" not in capfd.readouterr().err
 
 
+@pytest.mark.nightly
 def test_actions_in_bins_are_trained_resumed_and_evaluated(tmp_path, capfd):
     run = str(tmp_path / "run")
     arguments = ["train", "brax/fast", "--action-bins", "5", "--steps", "128", "--run-dir", run]

@@ -127,9 +127,8 @@ def test_the_default_number_of_minibatches(steps, shards, count):
     assert steps % count == 0
 
 
-@pytest.mark.parametrize("kind", [
-    pytest.param(jtrust.TRPO, marks=pytest.mark.nightly), jtrust.PPO,
-])
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO])
 def test_a_larger_rollout_is_cut_into_more_minibatches(point, kind):
     """By default as with the number that the rollout of 8192 steps calls for, given by name."""
     def trained(count, devices=1):

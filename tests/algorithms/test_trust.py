@@ -90,6 +90,7 @@ def test_no_algorithm_moves_further_than_its_share(point, algorithm):
         assert ratio / part["policy/step_scale"] == pytest.approx(0.2, rel=1e-3)
 
 
+@pytest.mark.nightly
 def test_a_coefficient_rises_after_an_update_that_was_drawn_back(point):
     """Where it went is inside the limit, and below what makes β rise; where it wanted to go not."""
     algorithm = jtrust.PPOPenalty(target_kl=0.01, max_kl=0.012, learning_rate=0.3)

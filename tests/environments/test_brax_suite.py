@@ -46,6 +46,7 @@ def test_a_bare_name_means_brax_and_its_own_choice_of_backend():
     assert environment.episode_length == 1000
 
 
+@pytest.mark.nightly
 def test_swimmer_steps_and_its_fluid_drags():
     environment = jtrust.make_env("brax/swimmer")
 

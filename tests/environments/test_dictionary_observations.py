@@ -58,7 +58,9 @@ def host(tree):
     )
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(), pytest.param(jtrust.PPO(), marks=pytest.mark.nightly),
+], ids=lambda a: a.name)
 def test_each_network_reads_its_own_and_has_its_own_statistics(algorithm):
     environment = describe(Asymmetric(), "asymmetric", episode_length=20)
     trainer = jtrust.make_trainer(environment, algorithm, num_envs=16, unroll_length=8, devices=1)

@@ -32,6 +32,7 @@ def cart(tmp_path, monkeypatch):
     sys.modules.pop("cart", None)
 
 
+@pytest.mark.nightly
 def test_the_pages_example_is_trained_resumed_and_evaluated_by_name(cart, capfd):
     arguments = ["train", "cart:make", "--env-option", "force=2.0", "--episode-length", "20"]
     assert main([*arguments, "--steps", "256", *TINY]) == 0
@@ -59,6 +60,7 @@ def test_a_class_will_do_and_its_options_reach_it(cart):
     assert jtrust.make_env("cart:make", episode_length=7).name == "cart:make"
 
 
+@pytest.mark.nightly
 def test_a_time_limit_that_the_callable_takes_is_the_loops_too_and_options_may_be_true(cart):
     (cart / "timed.py").write_text(
         "import cart\n"

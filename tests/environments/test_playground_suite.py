@@ -191,6 +191,7 @@ def test_domain_randomization_takes_the_suites_own_randomiser(monkeypatch):
     assert float(both.vary(jax.random.split(jax.random.key(0), 1))[0][0, 2]) == -1.0
 
 
+@pytest.mark.nightly
 def test_a_randomised_run_is_kept_and_evaluated_by_its_name(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(registry, "get_domain_randomizer", lambda name: heavier)
     run = str(tmp_path / "run")

@@ -195,6 +195,7 @@ def test_contacts_that_find_no_room_are_told_of_in_the_state_alone(little, capfd
     assert capfd.readouterr().out == ""  # of kernels that are compiled nothing is said either
 
 
+@pytest.mark.nightly
 def test_contacts_that_find_no_room_are_counted_and_warned_of_once(tmp_path):
     class Notes:
         """A progress that remembers what it is told."""

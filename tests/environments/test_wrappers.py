@@ -168,7 +168,9 @@ def test_wrappers_compose_on_dictionaries_and_leave_the_value_functions_part_exa
     assert cut[1] and not done[1]
 
 
-@pytest.mark.parametrize("kind", [Ladder, Rungs])
+@pytest.mark.parametrize("kind", [
+    Ladder, pytest.param(Rungs, marks=pytest.mark.nightly),
+])
 def test_training_in_wrapped_environments(kind):
     environment = all_of_them(describe(kind(), "wrapped", episode_length=9))
     trainer = jtrust.make_trainer(environment, jtrust.TRPO(), num_envs=16, unroll_length=8,
@@ -178,6 +180,7 @@ def test_training_in_wrapped_environments(kind):
     assert metrics["episode/length"] <= 5
 
 
+@pytest.mark.nightly
 def test_a_physics_environment_can_be_wrapped():
     environment = all_of_them(jtrust.make_env("brax/inverted_pendulum"))
 

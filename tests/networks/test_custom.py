@@ -103,8 +103,9 @@ def test_an_update_moves_the_module_and_not_the_layer_before_it(point, algorithm
     assert not np.array_equal(new_value["output"]["bias"], value["output"]["bias"])
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO(minibatches=4)],
-                         ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(), pytest.param(jtrust.PPO(minibatches=4), marks=pytest.mark.nightly),
+], ids=lambda a: a.name)
 def test_a_run_resumes_to_the_last_bit_and_its_policy_loads(tmp_path, point, algorithm):
     arguments = dict(seed=1, **SMALL, **OWN)
     whole = jtrust.train(point, algorithm, total_steps=128 * 4, **arguments)
@@ -197,6 +198,7 @@ class Discrete3(nn.Module):
         return Categorical(nn.Dense(self.outputs)(x))
 
 
+@pytest.mark.nightly
 def test_the_pages_example_trains(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
     lines = page[page.index("    import flax.linen"):page.index("- It must take any")].splitlines()

@@ -63,6 +63,7 @@ def test_json_is_one_object_and_a_user_learns_what_fits(small_gpu, capfd):
     assert all(line.startswith("compiling ") for line in lines)
 
 
+@pytest.mark.nightly
 def test_text_says_beside_every_figure_that_nothing_ran_and_two_do_not_meet():
     command = [sys.executable, "-m", "jtrust", "plan", "brax/fast", "--target", "v5e:2x2",
                "--devices", "2", "--no-largest", *TINY]

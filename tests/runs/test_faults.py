@@ -301,8 +301,9 @@ class Sick:
         )
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO(minibatches=4)],
-                         ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(), pytest.param(jtrust.PPO(minibatches=4), marks=pytest.mark.nightly),
+], ids=lambda a: a.name)
 def test_one_sick_environment_does_not_spoil_the_others(algorithm):
     result = jtrust.train(Sick(), algorithm, total_steps=16 * 32 * 4, num_envs=16,
                           unroll_length=32, devices=1)

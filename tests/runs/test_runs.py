@@ -19,7 +19,10 @@ CONTRACT_KEYS = {
     "observation/drift_kl",
 }
 SMALL = dict(num_envs=16, unroll_length=8, devices=1)
-ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(minibatches=4), jtrust.PPOPenalty()]
+ALGORITHMS = [
+    jtrust.TRPO(), jtrust.PPO(minibatches=4),
+    *(pytest.param(a, marks=pytest.mark.nightly) for a in (jtrust.NPG(), jtrust.PPOPenalty())),
+]
 
 
 def fast():
@@ -99,6 +102,7 @@ def test_the_same_seed_gives_the_same_metrics_and_resuming_changes_nothing(tmp_p
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.nightly
 def test_a_checkpoint_of_eight_devices_opens_on_one_and_back(tmp_path):
     arguments = dict(num_envs=16, unroll_length=8, seed=1)
     whole = jtrust.train(fast(), jtrust.TRPO(), total_steps=128 * 4, devices=1, **arguments)

@@ -34,6 +34,7 @@ def last_kl(run):
     return np.mean([row["policy/kl"] for row in rows[-2:]])
 
 
+@pytest.mark.nightly
 def test_the_best_is_that_of_the_highest_mean_over_seeds(found):
     run_dir, result = found
     values = [t["value"] for t in result.trials]
