@@ -6,12 +6,13 @@ Otto et al., 2021, "Differentiable trust region layers for deep reinforcement le
     π̃ = argmin d(π̃, π_θ)  subject to  d_mean(π̃, π_old) <= ε_μ and d_cov(π̃, π_old) <= ε_Σ,
 
 with one of three distances d = d_mean + d_cov. The mean and the covariance are projected apart. The
-mean part of all three is a Mahalanobis distance by the old covariance, so its projection is the
-same, up to a factor of a half. With r = σ / σ_old, the deviations' parts are
+mean part of all three is a Mahalanobis distance by the old covariance, in the objective and in the
+constraint, so its projection is the same, up to a factor of a half. With r = σ / σ_old, the
+deviations' parts in the constraint are
 
     kl         ½ Σ (r² - 1 - log r²), that of D_KL(π || π_old): the reverse of `policy/kl`
-    w2         Σ (1 - r)², Wasserstein-2 by the old precision
-    frobenius  Σ (σ² - σ_old²)²
+    w2         Σ (1 - r)², Wasserstein-2 by the old precision, as in the objective
+    frobenius  Σ (σ² - σ_old²)², which is not relative to the old deviations
 
 Each projection has σ̃ᶜ = (1 - t) σ_oldᶜ + t σᶜ, with c = -2, 1 and 2, and t = 1 / (1 + η) of the
 paper's multiplier η: in closed form for the last two, by the dual in one dimension for the first.
@@ -28,9 +29,9 @@ import jax.numpy as jnp
 
 from jtrust import checks
 
-# Steps of the dual's solver: 8 give the bound to rounding for bounds from 1e-5 to 0.5 and
+# Steps of the dual's solver: six give the bound to rounding for bounds from 1e-5 to 0.5 and
 # deviations that moved by factors from 1.01 to e^15; two more are for what was not tried.
-_STEPS = 10
+_STEPS = 8
 # Logarithm of the largest ratio of variances that the dual looks at.
 _LARGEST_LOG_RATIO = 30.0
 
