@@ -175,8 +175,8 @@ def _dual(change: jax.Array, bound: jax.Array) -> jax.Array:
     """t in (0, 1] with f(t) = `bound`: the dual of the KL projection, in one dimension.
 
     f rises, and log f is nearly linear in u = log t, with slope 2 near the old deviations: Newton's
-    steps in these, and halves of the bracket where one would leave it. Their number is fixed, and
-    they are written out, so an accelerator neither waits for the host nor starts a loop.
+    steps in these, and halves of the bracket where one would leave it. Their number is fixed, so an
+    accelerator does not wait for the host.
 
     Args:
       change: σ_old² / σ² - 1, [..., A].
@@ -186,13 +186,18 @@ def _dual(change: jax.Array, bound: jax.Array) -> jax.Array:
     # There p is at least a half, where ½ (1/p - 1 + log p) is below (p - 1)².
     inside = jnp.minimum(jnp.sqrt(bound / change.shape[-1]), 0.5)
     low = jnp.minimum(jnp.log(inside) - jnp.log(largest), 0.0)
-    high, u = jnp.zeros_like(low), low
-    for _ in range(_STEPS):
+
+    def step(_, carry):
+        low, high, u = carry
         value, slope = _kl_along(u, change)
         beyond = value > bound
         low, high = jnp.where(beyond, low, u), jnp.where(beyond, u, high)
         newton = u - jnp.log(value / bound) * value / slope
-        u = jnp.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
+        within = (newton >= low) & (newton <= high)
+        return low, high, jnp.where(within, newton, 0.5 * (low + high))
+
+    start = (low, jnp.zeros_like(low), low)
+    _, _, u = jax.lax.fori_loop(0, _STEPS, step, start)
     return jnp.exp(u)
 
 

@@ -1,11 +1,11 @@
 """Trust region projection layers beside TRPO and PPO: docs/projections/tables.md and figures.
 
-    python -m scripts.learning.projection_study          # trains what is not there yet, then the page
-    python -m scripts.learning.projection_study --page   # the page of what there is
+    python -m scripts.learning.projection_study          # trains what is not there yet, then all
+    python -m scripts.learning.projection_study --page   # tables and figure of what there is
 
 All seeds of an arm are one program (`scripts/learning_curves.py run --together`). TRPO and PPO are
-those of docs/learning/runs, which are longer; a few short runs of them, of which the KL of the state
-that moved most is kept, are in docs/projections/others.
+those of docs/learning/runs, which are longer; a few short runs of them, of which the KL of the
+state that moved most is kept, are in docs/projections/others.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def updated(algorithm, policy, batch=None):
 
 
 def by_state(policy, new, observation, projection=None):
-    """Mean and deviation parts in each state: of a projection's distance; None: of KL old to new."""
+    """Both parts in each state: of a projection's distance, or of the KL old to new."""
     said = [policy(params, observation.reshape(-1, SIZE)) for params in (start()[0], new)]
     (m0, s0), (m1, s1) = ((np.asarray(d.mean, float), np.exp(np.asarray(d.log_std, float)))
                           for d in said)
