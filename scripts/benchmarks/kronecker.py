@@ -7,6 +7,7 @@ experiment of `curvature.py`, and no part of jtrust.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,22 +58,22 @@ def factors(params: Any, x: Any, key: Any, exact: bool) -> dict[str, tuple[Any, 
 
 
 def preconditioner(
-    params: Any, of_layers: dict[str, tuple[Any, Any]], damping: float
+    params: Any, of_layers: dict[str, tuple[Any, Any]], damping: float, by_eigenvectors: bool
 ) -> Callable[[Any], Any]:
     """v -> (F_KFAC + damping I)⁻¹ v, layer by layer, on pytrees like `params`.
 
-    By the eigenvectors of both factors, in which the damped product of the two is diagonal. The
-    block of the log deviation is exact.
+    By the eigenvectors of both factors, in which the damped product is diagonal and exact; or by
+    the inverses of both, each with a part of the damping (section 6.3 of the paper), which need a
+    Cholesky decomposition alone. The block of the log deviation is exact.
     """
-    eigen = {n: (jnp.linalg.eigh(a), jnp.linalg.eigh(g)) for n, (a, g) in of_layers.items()}
-    times = lambda *xs: jnp.linalg.multi_dot(xs, precision="highest")  # noqa: E731
+    of_layer = _by_eigenvectors if by_eigenvectors else _by_inverses
+    solvers = {name: of_layer(a, g, damping) for name, (a, g) in of_layers.items()}
 
     def apply(v):
         mlp, solved = v["params"]["mlp"], {}
-        for name, ((a, ua), (g, ug)) in eigen.items():
-            matrix = jnp.concatenate([mlp[name]["kernel"], mlp[name]["bias"][None]], axis=0)
-            rotated = times(ua.T, matrix, ug) / (a[:, None] * g + damping)
-            matrix = times(ua, rotated, ug.T)
+        for name, solver in solvers.items():
+            rows = [mlp[name]["kernel"], mlp[name]["bias"][None]]
+            matrix = solver(jnp.concatenate(rows, axis=0))
             solved[name] = {"kernel": matrix[:-1], "bias": matrix[-1]}
         raw = params["params"]["log_std"]
         slope = jnp.exp(raw) / (MIN_STD + jnp.exp(raw))  # of log σ = log(min_std + exp raw)
@@ -80,6 +81,26 @@ def preconditioner(
         return {"params": {"mlp": solved, "log_std": log_std}}
 
     return apply
+
+
+def _times(*matrices: Any) -> Any:
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), matrices)
+
+
+def _by_eigenvectors(a: Any, g: Any, damping: float) -> Callable[[Any], Any]:
+    (values_a, u), (values_g, w) = jnp.linalg.eigh(a), jnp.linalg.eigh(g)
+    scale = values_a[:, None] * values_g + damping
+    return lambda matrix: _times(u, _times(u.T, matrix, w) / scale, w.T)
+
+
+def _by_inverses(a: Any, g: Any, damping: float) -> Callable[[Any], Any]:
+    ratio = jnp.sqrt(jnp.trace(a) / a.shape[0] / (jnp.trace(g) / g.shape[0]))
+    inverses = [
+        jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(x + share * eye), True), eye)
+        for x, share in ((a, ratio * damping**0.5), (g, damping**0.5 / ratio))
+        for eye in (jnp.eye(x.shape[0]),)
+    ]
+    return lambda matrix: _times(inverses[0], matrix, inverses[1])
 
 
 def solve(

@@ -77,8 +77,9 @@ def by_state(policy, new, observation, projection=None):
     return maha / 2, (r**2 - 1 - 2 * np.log(r)).sum(-1) / 2
 
 
-@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.NPG, jtrust.PPO, jtrust.PPOPenalty])
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("kind", "parts"), [
+    (jtrust.TRPO, 1), (jtrust.TRPO, 2), (jtrust.NPG, 1), (jtrust.PPO, 2),
+])
 def test_every_algorithm_says_how_far_the_state_moved_that_moved_most(kind, parts):
     policy = LinearPolicy()
     new, _, metrics = updated(kind(max_kl=0.05, parts=parts), policy)
@@ -89,7 +90,7 @@ def test_every_algorithm_says_how_far_the_state_moved_that_moved_most(kind, part
     assert metrics["policy/kl_max"] > 1.5 * metrics["policy/kl"]
 
 
-@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO, jtrust.TRPL])
+@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.TRPL])
 def test_states_of_broken_steps_do_not_count(kind):
     policy = LinearPolicy()
     _, batch = start()
@@ -105,9 +106,9 @@ def test_states_of_broken_steps_do_not_count(kind):
     np.testing.assert_allclose(metrics["policy/kl_max"], whole, rtol=1e-3)
 
 
-@pytest.mark.parametrize("projection", NAMES)
-@pytest.mark.parametrize("of_states", [False, True])
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("projection", "of_states", "parts"), [
+    ("kl", False, 1), ("kl", True, 1), ("kl", True, 2), ("w2", True, 1), ("frobenius", False, 2),
+])
 def test_every_state_is_held_and_the_region_is_used(projection, of_states, parts):
     policy = LinearPolicy(of_states)
     algorithm = jtrust.TRPL(
@@ -186,7 +187,9 @@ def test_what_gradient_steps_bring_down_is_the_surrogate_of_the_projection_and_i
 
 
 @pytest.mark.parametrize("network", [
-    {}, {"state_dependent_std": True}, {"squash": True},
+    {"state_dependent_std": True},
+    pytest.param({}, marks=pytest.mark.nightly),
+    pytest.param({"squash": True}, marks=pytest.mark.nightly),
 ], ids=str)
 def test_a_run_keeps_its_limit_in_every_update_on_any_number_of_devices(point, network):
     def run(devices):
