@@ -3,15 +3,19 @@
     python -m scripts.learning.projection_study          # trains what is not there yet, then all
     python -m scripts.learning.projection_study --page   # tables and figure of what there is
 
-All seeds of an arm are one program (`scripts/learning_curves.py run --together`). TRPO and PPO are
+All seeds of an arm are one program (`scripts/learning/together.py`). TRPO and PPO are
 those of docs/learning/runs, which are longer; a few short runs of them, of which the KL of the
 state that moved most is kept, are in docs/projections/others.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jtrust import statistics
+from scripts import learning_curves
 from scripts.learning.tables import ends, load_all, number, summary, values_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,14 +46,27 @@ _COLOURS = {
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
-def train() -> None:
-    """What is not there yet, one arm after another."""
+def train(seconds: float) -> None:
+    """What is not there yet, one arm after another, each for so long at most."""
     for folder, task, arm, share, seeds in RUNS:
-        subprocess.run([
-            sys.executable, "scripts/learning_curves.py", "run", "--together", "--workers", "1",
-            "--tasks", task, "--arms", arm, "--share", str(share), "--seeds", str(seeds),
-            "--data", str(PAGES / folder),
-        ], cwd=ROOT, check=True)
+        path = learning_curves.file_of(PAGES / folder, task, arm)
+        if path.exists():
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            out = Path(temporary) / "run.json"
+            command = [sys.executable, "-m", "scripts.learning.together", task, arm, "0",
+                       str(seeds), str(share), str(out)]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, cwd=ROOT, check=True, timeout=seconds)
+            if out.exists():  # all of it, or up to the last evaluation in time
+                keep(folder, task, arm, json.loads(out.read_text()))
+
+
+def keep(folder: str, task: str, arm: str, found: dict[str, Any]) -> None:
+    """Adds runs that `together` made to the file of their arm."""
+    learning_curves.keep(task, arm, found, sys.executable, argparse.Namespace(
+        data=PAGES / folder, together=True, cores="one"
+    ))
 
 
 def beside(data: Runs) -> Runs:
@@ -125,8 +143,12 @@ def draw(data: Runs, others: Runs) -> None:
 
 
 def main() -> None:
-    if "--page" not in sys.argv[1:]:
-        train()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--page", action="store_true", help="only tables and figure")
+    parser.add_argument("--seconds", type=float, default=1e6, help="of each arm, at most")
+    given = parser.parse_args()
+    if not given.page:
+        train(given.seconds)
     data, others = load_all(PAGES / "runs"), load_all(PAGES / "others")
     (PAGES / "tables.md").write_text("\n".join([
         "# Trust region projection layers", "",
