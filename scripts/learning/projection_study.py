@@ -33,15 +33,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES, KEPT = ROOT / "docs/projections", ROOT / "docs/learning/runs"
 # (folder, task, arm, share of the task's steps, seeds), in the order in which they are trained.
 RUNS = (
-    ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.4, 5),
-    ("others", "hopper", "trpo", 0.1, 3), ("others", "hopper", "ppo", 0.1, 3),
-    ("runs", "hopper", "trpl:projection=w2", 0.4, 5),
-    ("runs", "hopper", "trpl:projection=frobenius", 0.4, 5),
-    ("runs", "ant-spring", "trpl", 0.5, 5),
+    ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.2, 5),
+    ("others", "hopper", "trpo", 0.06, 3), ("others", "hopper", "ppo", 0.06, 3),
+    ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.2, 5),
+    ("runs", "hopper", "trpl:projection=w2", 0.2, 5),
+    ("runs", "hopper", "trpl:projection=frobenius", 0.2, 5),
 )
 _COLOURS = {
     "trpo": "#0072B2", "ppo": "#D55E00", "trpl": "#009E73", "trpl:projection=w2": "#CC79A7",
-    "trpl:projection=frobenius": "#E69F00",
+    "trpl:projection=frobenius": "#E69F00", "trpl:mean_bound=0.2,cov_bound=0.01": "#56B4E9",
 }
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
