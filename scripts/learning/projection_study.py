@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES, KEPT = ROOT / "docs/projections", ROOT / "docs/learning/runs"
 # (folder, task, arm, share of the task's steps, seeds), in the order in which they are trained.
 RUNS = (
-    ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.2, 5),
+    ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.4, 5),
     ("others", "hopper", "trpo", 0.06, 3), ("others", "hopper", "ppo", 0.06, 3),
     ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.2, 5),
     ("runs", "hopper", "trpl:projection=w2", 0.2, 5),
