@@ -12,9 +12,10 @@ from jtrust.advantages import GAE
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.defaults import BySize, by_size
 from jtrust.algorithms.parts import update_in_parts
-from jtrust.algorithms.surrogate import DistributionFn, Limits
+from jtrust.algorithms.surrogate import DistributionFn, Limits, Surrogate
 from jtrust.algorithms.trees import Params
 from jtrust.algorithms.value_fit import ValueFit
+from jtrust.environments.base import ActionSpace
 from jtrust.hyperparameters import static
 
 
@@ -67,6 +68,9 @@ class Algorithm(BySize):
         """How a trainer fits values for it, where it is told nothing else."""
         return ValueFit()
 
+    def check_actions(self, action: ActionSpace) -> None:
+        """Raises `BadArgument` where it cannot update policies over a space of actions."""
+
     def init(self, params: Params) -> Any:
         """State that the policy update carries from one batch to the next."""
         raise NotImplementedError
@@ -75,6 +79,12 @@ class Algorithm(BySize):
         """What an update from a batch may move the policy by."""
         kl_std = None if self.max_kl_std is None else self.max_kl_std * batch.trust
         return Limits(self.max_kl * batch.trust, kl_std)
+
+    def surrogate(
+        self, params: Params, distribution_fn: DistributionFn, batch: Batch, axis_name: str | None
+    ) -> Surrogate:
+        """What measures the moves that it makes from `params`."""
+        return Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
 
     def limits_of_parts(self, limits: Limits) -> Limits:
         """What the step of each part may move the policy by, where the whole has `limits`.

@@ -40,7 +40,7 @@ def update_in_parts(
       state, params, distribution_fn, batch, axis_name: as for `Algorithm.update`.
       limits: of the whole move.
     """
-    surrogate = Surrogate(params, distribution_fn, batch, algorithm.entropy_cost, axis_name)
+    surrogate = algorithm.surrogate(params, distribution_fn, batch, axis_name)
     shape, parts = batch.advantage.shape, algorithm.parts
     by_step = {
         "observation": batch.observation, "action": batch.action, "advantage": batch.advantage,

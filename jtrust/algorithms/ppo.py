@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,30 @@ class PPOState:
     kl_coefficient: jax.Array
 
 
+class Samples(NamedTuple):
+    """What gradient steps learn from, [T, N, ...] each leaf, and [B, ...] in a minibatch.
+
+    Attributes:
+      observation: normalised.
+      action: that was taken.
+      advantage: of it.
+      weight: of the step.
+      gain_weight: of the step in the surrogate objective.
+      old: the policy before the update.
+      old_log_prob: log density of the action under it.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    advantage: jax.Array
+    weight: jax.Array
+    gain_weight: jax.Array
+    old: Any
+    old_log_prob: jax.Array
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _ProximalPolicy(ActorCritic):
+class ProximalPolicy(ActorCritic):
     """Epochs of minibatch gradient steps, then a check that the trust region was kept.
 
     First-order steps bound nothing. After the last one the mean KL divergence of the whole batch
@@ -139,13 +161,25 @@ class _ProximalPolicy(ActorCritic):
         """What gradient steps bring down, without the entropy term, per state [B]."""
         raise NotImplementedError
 
+    def losses(
+        self, new: Any, samples: Samples, entropy_cost: jax.Array | float, coefficient: jax.Array,
+        limits: Limits,
+    ) -> tuple[jax.Array, jax.Array]:
+        """(all of it, with weights and the entropy term; whether held, 0 or 1), [B] each."""
+        ratio = jnp.exp(new.log_prob(samples.action) - samples.old_log_prob)
+        loss = samples.gain_weight * self.loss(
+            new, samples.old, ratio, samples.advantage, coefficient
+        )
+        loss -= samples.weight * entropy_cost * new.entropy()
+        return loss, samples.weight * self.outside_clip(ratio)
+
     def step(
         self, state: PPOState, params: Params, distribution_fn: DistributionFn, batch: Batch,
         limits: Limits, axis_name: str | None = None,
     ) -> tuple[Params, PPOState, dict[str, jax.Array]]:
-        surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
+        surrogate = self.surrogate(params, distribution_fn, batch, axis_name)
         shape = batch.advantage.shape
-        data = (
+        data = Samples(
             batch.observation, batch.action, batch.advantage, batch.weights(),
             surrogate.advantage_weight.reshape(shape),
             *jax.tree.map(
@@ -153,13 +187,14 @@ class _ProximalPolicy(ActorCritic):
             ),
         )
 
-        def loss_fn(params, observation, action, advantage, weight, gain_weight, old, old_log_prob):
-            new = distribution_fn(params, observation)
-            ratio = jnp.exp(new.log_prob(action) - old_log_prob)
-            loss = gain_weight * self.loss(new, old, ratio, advantage, state.kl_coefficient)
-            loss -= weight * surrogate.entropy_cost * new.entropy()
+        def loss_fn(params, *minibatch):
+            samples = Samples(*minibatch)
+            new = distribution_fn(params, samples.observation)
+            losses = self.losses(
+                new, samples, surrogate.entropy_cost, state.kl_coefficient, limits
+            )
             # One sum for both, and one launch.
-            return tuple(jnp.mean(jnp.stack([loss, weight * self.outside_clip(ratio)]), axis=1))
+            return tuple(jnp.mean(jnp.stack(losses), axis=1))
 
         with jax.named_scope("policy_gradient"):
             mask = deviation_mask(distribution_fn, params)
@@ -172,8 +207,8 @@ class _ProximalPolicy(ActorCritic):
         taught = (skipped < outside.size) & (batch.trust > 0) & surrogate.finite()
         with jax.named_scope("line_search"):
             move = jax.tree.map(lambda n, p: jnp.where(taught, n - p, 0.0), new_params, params)
-            move = self._shorten_deviation(surrogate, move, limits)
-            kept = self._keep_inside(surrogate, move, limits)
+            move = self.shorten_deviation(surrogate, move, limits)
+            kept = self.keep_inside(surrogate, move, limits)
         accepted = kept.accepted & taught
         measured = jax.tree.map(
             lambda m, u: jnp.where(accepted, m, u), kept.aux, surrogate.unmoved()
@@ -199,7 +234,7 @@ class _ProximalPolicy(ActorCritic):
         metrics.update(self.own_metrics(outside, state.kl_coefficient, axis_name))
         return new_params, state, metrics
 
-    def _shorten_deviation(self, surrogate: Surrogate, move: Params, limits: Limits) -> Params:
+    def shorten_deviation(self, surrogate: Surrogate, move: Params, limits: Limits) -> Params:
         """A deviation that is a parameter is drawn back apart to its limit, and nothing with it."""
         if limits.kl_std is None:
             return move
@@ -210,7 +245,8 @@ class _ProximalPolicy(ActorCritic):
         short = jnp.where(over > 1.0, 0.95 * jax.lax.rsqrt(jnp.maximum(over, 1.0)), 1.0)
         return jax.tree.map(lambda x, m: x * (m * short + (1.0 - m)), move, mask)
 
-    def _keep_inside(self, surrogate: Surrogate, move: Params, limits: Limits) -> LineSearch:
+    def keep_inside(self, surrogate: Surrogate, move: Params, limits: Limits) -> LineSearch:
+        """How much of a move to take for it to be within `limits`."""
         def accept(scale):
             candidate = tree_add(surrogate.old_params, move, scale)
             measured = surrogate.at(candidate)
@@ -245,9 +281,16 @@ class _ProximalPolicy(ActorCritic):
         raise NotImplementedError
 
 
+def with_adapted_rate(state: PPOState, too_far: jax.Array, too_short: jax.Array) -> PPOState:
+    """A learning rate lower by a tenth after an update that went too far, higher after one that
+    went too short, between a tenth and ten times what was given."""
+    factor = jnp.where(too_far, 1 / 1.1, jnp.where(too_short, 1.1, 1.0))
+    return dataclasses.replace(state, rate_scale=jnp.clip(state.rate_scale * factor, 0.1, 10.0))
+
+
 @hyperparameters
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PPO(_ProximalPolicy):
+class PPO(ProximalPolicy):
     """PPO with the clipped surrogate (Schulman et al., 2017, arXiv:1707.06347, equation 7).
 
     Adaptive, the learning rate falls by a tenth after an update that moved the policy by more than
@@ -270,8 +313,7 @@ class PPO(_ProximalPolicy):
         checks.real_number("clip", self.clip, above=0, maximum=1, example=0.2)
 
     def adapt(self, state, too_far, too_short):
-        factor = jnp.where(too_far, 1 / 1.1, jnp.where(too_short, 1.1, 1.0))
-        return dataclasses.replace(state, rate_scale=jnp.clip(state.rate_scale * factor, 0.1, 10.0))
+        return with_adapted_rate(state, too_far, too_short)
 
     def loss(self, new, old, ratio, advantage, coefficient):
         clipped = jnp.clip(ratio, 1.0 - self.clip, 1.0 + self.clip)
@@ -286,7 +328,7 @@ class PPO(_ProximalPolicy):
 
 @hyperparameters
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PPOPenalty(_ProximalPolicy):
+class PPOPenalty(ProximalPolicy):
     """PPO with a KL penalty (arXiv:1707.06347, equation 8).
 
     L(θ) = E[ratio Â - β D_KL(π_old || π_θ)]. Adaptive, β doubles after an update that moved the

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jtrust.algorithms.batch import Batch, flatten_time
 from jtrust.algorithms.trees import Params, tree_dot
-from jtrust.trust_region import fisher_operator, in_state_blocks, mean_over
+from jtrust.trust_region import fisher_operator, in_state_blocks, max_over, mean_over
 
 DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
 
@@ -59,9 +59,10 @@ class Surrogate:
         return jnp.isfinite(mean_over(self._mean(self.advantage), self._axis))
 
     def at(self, params: Params) -> dict[str, jax.Array]:
-        """{"kl_mean", "kl_std", "kl", "gain", "entropy"} of `params`, [] each.
+        """{"kl_mean", "kl_std", "kl", "gain", "entropy", "kl_max"} of `params`, [] each.
 
-        kl is the sum of the two before it; gain is L(θ) - L(θ_old).
+        kl is the sum of the two before it; gain is L(θ) - L(θ_old); kl_max, and whatever else
+        `by_state` names, is the largest over the states of whole steps.
         """
         new = self.distribution_fn(params, self.observation)
         ratio = jnp.exp(new.log_prob(self.action) - self.old_log_prob)
@@ -77,7 +78,18 @@ class Surrogate:
         means = mean_over(local, self._axis)
         means["kl"] = means["kl_mean"] + means["kl_std"]
         means["gain"] += self.entropy_cost * (means["entropy"] - self.old_entropy)
-        return means
+        # Measured where the means are: in the same pass over the states, and not in one more.
+        largest = {
+            name: jnp.max(jnp.where(self.weight > 0, x, 0.0))
+            for name, x in self.by_state(new, of_mean, of_deviation).items()
+        }
+        return means | max_over(largest, self._axis)
+
+    def by_state(
+        self, new: Any, of_mean: jax.Array, of_deviation: jax.Array
+    ) -> dict[str, jax.Array]:
+        """What `at` reports the largest of, [B] each; given both parts of the KL to `new`."""
+        return {"kl_max": of_mean + of_deviation}
 
     def gradient(self) -> Params:
         """∇L at the old policy."""
@@ -115,7 +127,7 @@ class Surrogate:
 
     def unmoved(self) -> dict[str, jax.Array]:
         """What `at` gives for the old policy itself."""
-        still = dict.fromkeys(("kl_mean", "kl_std", "kl", "gain"), jnp.float32(0))
+        still = dict.fromkeys(("kl_mean", "kl_std", "kl", "gain", "kl_max"), jnp.float32(0))
         return still | {"entropy": self.old_entropy}
 
 
@@ -147,6 +159,12 @@ class Limits:
         over = measured["kl"] / self.kl
         return over if self.kl_std is None else jnp.maximum(over, measured["kl_std"] / self.kl_std)
 
+    def metrics(self, measured: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """What is reported of them beside `policy/kl_limit`."""
+        if self.kl_std is None:
+            return {}
+        return {"policy/kl_std_limit": cast(jax.Array, self.kl_std)}
+
 
 def deviation_mask(distribution_fn: DistributionFn, params: Params) -> Params:
     """1 for parameters that are the policy's deviation in all states, else 0; like `params`.
@@ -166,10 +184,11 @@ def policy_metrics(
         "policy/kl": measured["kl"],
         "policy/kl_mean": measured["kl_mean"],
         "policy/kl_std": measured["kl_std"],
+        "policy/kl_max": measured["kl_max"],
         "policy/kl_predicted": predicted_kl,
         "policy/kl_limit": jnp.asarray(limits.kl, jnp.float32),
         "policy/accepted": accepted.astype(jnp.float32),
         "policy/step_scale": scale,
         "policy/entropy": measured["entropy"],
         "policy/surrogate_gain": measured["gain"],
-    } | ({} if limits.kl_std is None else {"policy/kl_std_limit": cast(jax.Array, limits.kl_std)})
+    } | limits.metrics(measured)

@@ -70,7 +70,7 @@ class _NaturalGradient(ActorCritic):
         Schulman et al., 2015 (arXiv:1502.05477), appendix C: with g = ∇L and F the Fisher
         matrix, d = F⁻¹g by conjugate gradients, β = sqrt(2 δ / dᵀFd), θ = θ_old + α β d.
         """
-        surrogate = Surrogate(params, distribution_fn, batch, self.entropy_cost, axis_name)
+        surrogate = self.surrogate(params, distribution_fn, batch, axis_name)
         with jax.named_scope("policy_gradient"):
             gradient = surrogate.gradient()
         with jax.named_scope("fisher_vector_products"):

@@ -23,7 +23,7 @@ class SweepOptions(EnvironmentOptions):
     """Trains many runs as one program: seeds, and every setting that is given several values."""
 
     algorithm: tuple[str, ...] = ("trpo",)  # type: ignore[assignment]
-    """trpo, npg, ppo or ppo-kl, or several; decides which settings there are."""
+    """trpo, npg, ppo, ppo-kl or trpl, or several; decides which settings there are."""
     num_envs: tuple[str, ...] = ()  # type: ignore[assignment]
     """Environments of each run; by default 64 on CPUs, 4096 on accelerators. Several values make
     several programs."""

@@ -165,7 +165,7 @@ def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:
             (PRODUCTS, lambda s, b: whole(s, b)[2]["policy/cg_residual"], GRADIENT),
             (SEARCH, whole, PRODUCTS),
         ]
-    if algorithm.name not in ("ppo", "ppo-kl"):  # one of the user's own
+    if algorithm.name not in ("ppo", "ppo-kl", "trpl"):  # one of the user's own
         return [(WHOLE_UPDATE, whole, None)]
     # Here the one product, which predicts the KL, is timed together with the search.
     return [

@@ -9,16 +9,22 @@ from jtrust.trust_region.fisher import (
     fisher_operator,
     fisher_vector_product,
     in_state_blocks,
+    max_over,
     mean_over,
 )
 from jtrust.trust_region.line_search import LineSearch, backtracking_line_search
+from jtrust.trust_region.projections import PROJECTIONS, Projection, project
 
 __all__ = [
+    "PROJECTIONS",
     "LineSearch",
+    "Projection",
     "backtracking_line_search",
     "conjugate_gradient",
     "fisher_operator",
     "fisher_vector_product",
     "in_state_blocks",
+    "max_over",
     "mean_over",
+    "project",
 ]

@@ -18,6 +18,11 @@ def mean_over(x: Any, axis_name: str | None) -> Any:
     return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
 
+def max_over(x: Any, axis_name: str | None) -> Any:
+    """Maximum of `x` over the shards of a mesh axis; `x` itself where there is no such axis."""
+    return x if axis_name is None else jax.lax.pmax(x, axis_name)
+
+
 def fisher_operator(
     distribution_fn: Callable[[Params], Distribution],
     params: Params,

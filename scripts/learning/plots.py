@@ -18,8 +18,9 @@ from scripts.learning.tables import common_end, ends, normalized, values_at
 _COLOURS = {
     "trpo": "#0072B2", "ppo": "#D55E00", "npg": "#009E73", "ppo-kl": "#CC79A7",
     "brax-ppo": "#555555", "sb3-trpo": "#E69F00", "rejax-ppo": "#56B4E9",
+    "trpl": "#F0E442",
 }
-_LIMITS = {"trpo": 0.01, "npg": 0.01, "ppo": 0.05, "ppo-kl": 0.05}
+_LIMITS = {"trpo": 0.01, "npg": 0.01, "ppo": 0.05, "ppo-kl": 0.05, "trpl": 0.05}
 
 
 def plot_returns(data: dict[str, dict[str, list[dict]]], axis: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 # jtrust's algorithms among the arms.
-OURS = ("trpo", "ppo", "npg", "ppo-kl")
+OURS = ("trpo", "ppo", "npg", "ppo-kl", "trpl")
 
 
 @dataclasses.dataclass(frozen=True)

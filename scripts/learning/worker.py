@@ -130,25 +130,44 @@ def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], see
 _KEPT = {
     "return": "episode/return", "kl": "policy/kl", "entropy": "policy/entropy",
     "accepted": "policy/accepted", "drift_kl": "observation/drift_kl",
-    "explained_variance": "value/explained_variance",
+    "explained_variance": "value/explained_variance", "step_scale": "policy/step_scale",
+}
+# What holds in every state, and its limit; not every algorithm has one.
+_IN_STATES = {
+    "policy/kl_max": "policy/kl_max_limit",
+    "policy/mean_constraint_max": "policy/mean_constraint_limit",
+    "policy/cov_constraint_max": "policy/cov_constraint_limit",
 }
 
 
 def thinned(rows: list[dict]) -> dict[str, list]:
-    """Means over runs of adjacent iterations; of the KL also the largest."""
+    """Means over runs of adjacent iterations; of the KL also the largest.
+
+    So of the KL of the state that moved most, and of what it, and distances, are of their limits.
+    """
     import numpy as np
 
     groups = np.array_split(np.arange(len(rows)), min(_POINTS, len(rows)))
-    found: dict[str, list] = {"step": [], "seconds": [], "largest_kl": []}
+    found: dict[str, list] = {"step": [], "seconds": [], "largest_kl": [], "largest_kl_max": []}
     for group in groups:
         some = [rows[i] for i in group]
         found["step"].append(some[-1]["step"])
         found["seconds"].append(round(some[-1]["time/seconds"], 2))
         found["largest_kl"].append(short(max(row["policy/kl"] for row in some)))
+        found["largest_kl_max"].append(short(max(row["policy/kl_max"] for row in some)))
+        if any(limit in rows[0] for limit in _IN_STATES.values()):
+            found.setdefault("of_limit", []).append(short(max(map(_of_limit, some))))
         for name, key in _KEPT.items():
             values = [row[key] for row in some if row.get(key) is not None]
             found.setdefault(name, []).append(short(np.mean(values)) if values else None)
     return found
+
+
+def _of_limit(row: dict) -> float:
+    """The largest share of a limit that a state took."""
+    return max(
+        row[name] / row[limit] for name, limit in _IN_STATES.items() if row.get(limit, 0) > 0
+    )
 
 
 def brax_ppo_run(task: Task, settings: dict[str, Any], seed: int, most_seconds: float,

@@ -17,15 +17,16 @@ from jtrust.training.rollout import Trajectory
 pytestmark = pytest.mark.slow
 
 ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty(),
-              jtrust.PPOPenalty(adaptive=False)]
+              jtrust.PPOPenalty(adaptive=False), jtrust.TRPL()]
 COMMON_KEYS = {
-    "episode/return", "episode/length", "policy/kl", "policy/kl_predicted", "policy/accepted",
-    "policy/step_scale", "policy/entropy", "policy/surrogate_gain", "value/loss",
+    "episode/return", "episode/length", "policy/kl", "policy/kl_max", "policy/kl_predicted",
+    "policy/accepted", "policy/step_scale", "policy/entropy", "policy/surrogate_gain", "value/loss",
     "value/explained_variance", "observation/drift_kl", "environment/nonfinite",
 }
 OWN_KEYS = {
     "trpo": {"policy/cg_residual"}, "npg": {"policy/cg_residual"},
     "ppo": {"policy/clip_fraction"}, "ppo-kl": {"policy/kl_coefficient"},
+    "trpl": {"policy/projected", "policy/kl_max_limit"},
 }
 
 
