@@ -15,10 +15,12 @@ from jtrust.networks.mlp import (
     Value,
 )
 from jtrust.networks.protocol import Network, PolicyNetwork, ValueNetwork
+from jtrust.networks.recurrent import recurrent
 from jtrust.networks.running_statistics import RunningStatistics, target_scale
+from jtrust.networks.sequence import Carries
 
 __all__ = [
-    "ACTIVATIONS", "INITIALIZATIONS", "PRECISIONS", "Network", "NetworkConfig",
+    "ACTIVATIONS", "INITIALIZATIONS", "PRECISIONS", "Carries", "Network", "NetworkConfig",
     "PolicyNetwork", "RunningStatistics", "ValueNetwork", "make_policy_network",
     "make_value_network", "target_scale",
 ]
@@ -42,12 +44,15 @@ def make_policy_network(
     """
     if custom is not None:
         return custom_policy(custom, inputs, action, config.precision)
+    behind = 0 if config.memory is None else 1
     if isinstance(action, Discrete):
-        module: nn.Module = CategoricalPolicy(config, action.n, on_cpu)
+        module: nn.Module = CategoricalPolicy(config, action.n, on_cpu, behind)
     elif isinstance(action, Bins):
-        module = BinsPolicy(config, action.size, action.bins, on_cpu)
+        module = BinsPolicy(config, action.size, action.bins, on_cpu, behind)
     else:
-        module = GaussianPolicy(config, action.size, on_cpu)
+        module = GaussianPolicy(config, action.size, on_cpu, behind)
+    if config.memory is not None:
+        return recurrent(config, config.policy_layers, module)
     return FeedForward(module, config.precision)
 
 
@@ -57,4 +62,6 @@ def make_value_network(
     """The value network; arguments and errors as for `make_policy_network`."""
     if custom is not None:
         return custom_value(custom, inputs, config.precision)
+    if config.memory is not None:
+        return recurrent(config, config.value_layers, Value(config, on_cpu, 1))
     return FeedForward(Value(config, on_cpu), config.precision)
