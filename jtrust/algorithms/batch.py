@@ -59,8 +59,8 @@ class Batch:
     def some_states(self, stride: int) -> tuple[Any, jax.Array]:
         """What the policy reads of one state in `stride`, and their weights: of every so many-th
         time step; or, where it has a memory, of every so many-th environment."""
-        observation, weights = every(stride, self.observation, self.weights())
-        return states(observation), flatten_time(weights)
+        observation = states(every(stride, self.observation, self.observation))
+        return observation, flatten_time(every(stride, self.observation, self.weights()))
 
     @property
     def fits_in_blocks(self) -> bool:

@@ -61,7 +61,7 @@ def gauss_newton_step(
     loss, gradient = mean_over(jax.value_and_grad(loss_at)(params), axis_name)
     steps, environments = target.shape
     stride = _stride(steps, environments, axis_name)
-    some, some_weights = every(stride, observation, weight)
+    some, some_weights = (every(stride, observation, x) for x in (observation, weight))
     some = states(some)
 
     def as_gaussian(params: Any, inputs: Any) -> DiagonalGaussian:

@@ -21,9 +21,14 @@ from jtrust.networks.sequence import Carries
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZATIONS", "PRECISIONS", "Carries", "Network", "NetworkConfig",
-    "PolicyNetwork", "RunningStatistics", "ValueNetwork", "make_policy_network",
+    "PolicyNetwork", "RunningStatistics", "ValueNetwork", "has_memory", "make_policy_network",
     "make_value_network", "target_scale",
 ]
+
+
+def has_memory(config: NetworkConfig, custom: nn.Module | None = None) -> bool:
+    """Whether a network remembers: ours by its configuration, a user's own by `initial_carry`."""
+    return config.memory is not None if custom is None else hasattr(custom, "initial_carry")
 
 
 def make_policy_network(

@@ -85,18 +85,19 @@ def has_sequences(x: Any) -> bool:
     return any(map(_is_sequence, jax.tree.leaves(x, is_leaf=_is_sequence)))
 
 
-def every(stride: int, *parts: Any) -> tuple:
-    """A share of a rollout, one in `stride`: of its time steps; or, where the first of `parts` is a
-    sequence, of its environments, as many as divide them.
+def every(stride: int, like: Any, x: Any) -> Any:
+    """A share of a rollout, one in `stride`: of its time steps; or, where a network with memory
+    reads it, of its environments, as many as divide them.
 
     Args:
       stride: at least 1.
-      *parts: sequences, and pytrees of arrays [T, N, ...].
+      like: what the network reads, [T, N, O]; or a sequence of it.
+      x: pytree of arrays [T, N, ...] and of sequences.
     """
-    if not has_sequences(parts[0]):
-        return jax.tree.map(lambda x: x[::stride], parts)
-    stride = math.gcd(stride, jax.tree.leaves(parts[0])[0].shape[1])
-    return along_environments(lambda x, axis: x[:, ::stride] if axis else x[::stride], parts)
+    if not has_sequences(like):
+        return jax.tree.map(lambda x: x[::stride], x)
+    stride = math.gcd(stride, like.starts.shape[1])
+    return along_environments(lambda x, axis: x[:, ::stride] if axis else x[::stride], x)
 
 
 def where_begins(starts: jax.Array, initial: Any, carry: Any) -> Any:

@@ -153,7 +153,8 @@ class Preparation:
     def drift(self, state: TrainState, moved: TrainState, observation: Any) -> Metrics:
         """How far the policy moved by new statistics, and what its precision leaves unknown."""
         # Eight of the time steps are enough to see a drift.
-        (some,) = every(max(jax.tree.leaves(observation)[0].shape[0] // 8, 1), observation)
+        stride = max(jax.tree.leaves(observation)[0].shape[0] // 8, 1)
+        some = every(stride, observation, observation)
         before = self.agent.policy(state.policy, state.observation_statistics, some)
         after = self.agent.policy(moved.policy, moved.observation_statistics, some)
         metrics = {"observation/drift_kl": mean_over(jnp.mean(before.kl_divergence(after)), AXIS)}
