@@ -59,11 +59,11 @@ class Policy:
     @property
     def has_memory(self) -> bool:
         """Whether what it does depends on the steps before."""
-        return bool(jax.tree.leaves(self._carry))
+        return bool(jax.tree.leaves(self.carry_shapes))
 
     @functools.cached_property
-    def _carry(self) -> Any:
-        """Shapes of the carry of one episode."""
+    def carry_shapes(self) -> Any:
+        """The carry of one episode, as shapes; () without memory."""
         return jax.eval_shape(self.network.initial_carry)
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Any:
@@ -106,7 +106,7 @@ class Policy:
 
     def _check_carry(self, carry: Any, batch_shape: tuple[int, ...]) -> None:
         given, wanted = jax.tree.map(jnp.shape, carry), jax.tree.map(
-            lambda x: (*batch_shape, *x.shape), self._carry
+            lambda x: (*batch_shape, *x.shape), self.carry_shapes
         )
         if given != wanted:
             raise checks.BadArgument(

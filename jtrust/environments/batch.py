@@ -239,7 +239,9 @@ def restart(
     # On a CPU with few environments most steps end no episode, and then nothing is copied. An
     # accelerator would wait for the host to read the condition, which takes longer than the copy.
     bare = jax.lax.cond(jnp.any(end), select, lambda bare: bare, bare) if branch else select(bare)
-    memory = jax.tree.map(lambda m, e: _where(end, m, e), memory, episodes.memory)
+    memory = jax.tree.map(
+        lambda m, e: _where(end, jnp.broadcast_to(m, e.shape), e), memory, episodes.memory
+    )
     return dataclasses.replace(bare, variation=episodes.variation, memory=memory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Self
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from jtrust.networks.mlp import FeedForward
 from jtrust.networks.protocol import Carry, Params
 from jtrust.networks.running_statistics import RunningStatistics, fold_input
 from jtrust.networks.sequence import Sequence, states
+from jtrust.networks.state_space import S5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +159,8 @@ def recurrent(config: NetworkConfig, layers: tuple[int, ...], head: nn.Module) -
     )
 
 
-_CELLS = {
+_CELLS: dict[str, Callable[[int], Cell]] = {
     "gru": lambda size: Gated(nn.GRUCell(size)),
     "lstm": lambda size: Gated(nn.OptimizedLSTMCell(size)),
+    "s5": S5,
 }

@@ -1,0 +1,170 @@
+"""Networks with memory against plain loops, dense Hessians and complex arithmetic."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jtrust
+from jtrust.checks import BadArgument
+from jtrust.environments.base import Bins, Box, Discrete
+from jtrust.networks import RunningStatistics, make_policy_network, make_value_network
+from jtrust.networks.sequence import Sequence, along_environments, every
+from jtrust.networks.state_space import S5, discretized, hippo_normal
+from jtrust.trust_region import fisher_vector_product
+
+MEMORIES = ("gru", "lstm", "s5")
+STEPS, COUNT, INPUTS = 7, 3, 4
+
+
+def config(memory, **changes):
+    return jtrust.NetworkConfig(
+        policy_layers=(5, 6), value_layers=(5,), memory=memory, memory_size=4, **changes
+    )
+
+
+def made(memory, kind="policy", action=Box(2), **changes):
+    """(network, parameters that are no longer near zero, a sequence with episodes that begin)."""
+    shape = config(memory, **changes)
+    network = (
+        make_value_network(shape, INPUTS) if kind == "value"
+        else make_policy_network(shape, INPUTS, action)
+    )
+    keys = jax.random.split(jax.random.key(3), 5)
+    flat, unravel = ravel_pytree(network.init(keys[0], jnp.zeros(INPUTS)))
+    params = unravel(flat + 0.3 * jax.random.normal(keys[1], flat.shape))
+    carry = jax.tree.map(
+        lambda x: 0.5 * jax.random.normal(keys[2], x.shape), network.initial_carry((COUNT,))
+    )
+    starts = jax.random.bernoulli(keys[3], 0.3, (STEPS, COUNT)).at[0].set([False, True, False])
+    x = jax.random.normal(keys[4], (STEPS, COUNT, INPUTS))
+    return network, params, Sequence(x, starts, carry)
+
+
+def step_by_step(network, params, sequence):
+    """One step after another; those whose episode begins with it are given a new carry."""
+    outputs, carry = [], sequence.carry
+    for x, begins in zip(sequence.observation, np.asarray(sequence.starts), strict=True):
+        for n in np.flatnonzero(begins):
+            carry = jax.tree.map(lambda c, i, n=n: c.at[n].set(i), carry, network.initial_carry())
+        output, carry = network.apply(params, carry, x)
+        outputs.append(output)
+    return jax.tree.map(lambda *x: jnp.stack(x), *outputs), carry
+
+
+@pytest.mark.parametrize("kind", ["policy", "value"])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_all_steps_at_once_are_one_step_after_another_with_resets(memory, kind):
+    network, params, sequence = made(memory, kind)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)  # noqa: E731
+    found = network.unroll(params, sequence.carry, sequence.observation, sequence.starts)
+    expected = jax.jit(lambda p: step_by_step(network, p, sequence))(params)
+    jax.tree.map(close, found, expected)
+    flat = jax.tree.map(lambda x: x.reshape(STEPS * COUNT, *x.shape[2:]), expected[0])
+    jax.tree.map(close, network(params, sequence), flat)
+    assert float(jnp.std(jax.tree.leaves(expected[0])[0])) > 1e-3
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("action", [Box(2), Discrete(3), Bins(1, 3)])
+def test_the_fisher_matrix_through_time_is_the_hessian_of_the_mean_kl(memory, action):
+    network, params, sequence = made(memory, action=action)
+    flat, unravel = ravel_pytree(params)
+    old = jax.lax.stop_gradient(step_by_step(network, params, sequence)[0])
+
+    def mean_kl(flat):
+        new, _ = step_by_step(network, unravel(flat), sequence)
+        return jnp.mean(old.kl_divergence(new))
+
+    vector = jax.random.normal(jax.random.key(1), flat.shape)
+    hessian = jax.jit(jax.hessian(mean_kl))(flat)
+    product = fisher_vector_product(lambda p: network(p, sequence), params, unravel(vector))
+    expected = hessian @ vector
+    error = np.abs(ravel_pytree(product)[0] - expected).max()
+    assert error < 2e-4 * np.abs(expected).max()
+    # What went before counts: without it the matrix is another one.
+    forgetful = dataclasses.replace(sequence, starts=jnp.ones_like(sequence.starts))
+    other = fisher_vector_product(lambda p: network(p, forgetful), params, unravel(vector))
+    assert np.abs(ravel_pytree(other)[0] - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_new_statistics_change_neither_policy_nor_values_through_time(memory):
+    old = RunningStatistics(jnp.float32(9), jnp.full(INPUTS, 0.5), jnp.full(INPUTS, 2.0))
+    new = RunningStatistics(
+        jnp.float32(20), jnp.linspace(-1.0, 1.0, INPUTS), jnp.linspace(0.5, 3.0, INPUTS)
+    )
+    scales = [RunningStatistics(jnp.float32(9), jnp.float32(m), jnp.float32(v))
+              for m, v in ((1.0, 4.0), (3.0, 9.0))]
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
+
+    def read(network, params, sequence, statistics):
+        x = statistics.normalize(sequence.observation)
+        return network(params, dataclasses.replace(sequence, observation=x))
+
+    network, params, sequence = made(memory)
+    folded = network.fold_input(params, old, new)
+    before, after = read(network, params, sequence, old), read(network, folded, sequence, new)
+    jax.tree.map(close, before, after)
+    network, params, sequence = made(memory, "value")
+    folded = network.fold_output(network.fold_input(params, old, new), *scales)
+    close(1.0 + 2.0 * read(network, params, sequence, old),
+          3.0 + 3.0 * read(network, folded, sequence, new))
+
+
+def test_the_deviation_of_a_policy_with_memory_is_known_and_its_precision_is_written():
+    network, params, sequence = made("gru")
+    mask = network.deviation(params)
+    assert sum(jax.tree.leaves(mask)) == 1 and mask["head"]["params"]["log_std"]
+    text = str(jax.make_jaxpr(network.with_precision("high"))(params, sequence))
+    assert "Precision.HIGHEST" not in text and "Precision.HIGH" in text
+
+
+def test_a_state_space_is_the_complex_one():
+    """x' = Λx + Bu held over Δ, in numpy's complex numbers, from the conjugates' full system."""
+    size, width = 6, 3
+    layer = S5(size)
+    params = layer.init(jax.random.key(0), jnp.zeros(width))
+    step = np.exp(np.asarray(params["log_step"], np.float64))
+    values = np.asarray(params["decay"]) + 1j * np.asarray(params["frequency"])
+    into = np.asarray(params["B"][0]) + 1j * np.asarray(params["B"][1])
+    transition = np.exp(values * step)
+    held = ((transition - 1) / values)[:, None] * into
+    found = discretized(params)
+    np.testing.assert_allclose(found[0][0] + 1j * np.asarray(found[0][1]), transition, rtol=1e-5)
+    np.testing.assert_allclose(found[1][0] + 1j * np.asarray(found[1][1]), held, rtol=1e-4)
+    # The kept eigenvectors and their conjugates are those of the normal part of HiPPO-LegS.
+    values, vectors = hippo_normal(size)
+    everything = np.concatenate([vectors, vectors.conj()], axis=1)
+    matrix = everything @ np.diag(np.concatenate([values, values.conj()])) @ everything.conj().T
+    n = np.arange(size)
+    expected = np.sqrt(np.outer(2 * n + 1, 2 * n + 1)) / 2 * np.where(n[:, None] < n, 1, -1)
+    np.testing.assert_allclose(matrix.real, expected - np.diag(np.diag(expected)) - np.eye(size) / 2,
+                               atol=1e-9)
+    np.testing.assert_allclose(matrix.imag, 0.0, atol=1e-9)
+
+
+def test_a_share_of_a_rollout_is_of_whole_environments_where_there_is_memory():
+    x = jnp.arange(STEPS * 4 * 2.0).reshape(STEPS, 4, 2)
+    sequence = Sequence(x, jnp.zeros((STEPS, 4), bool), (jnp.arange(4.0),))
+    some = every(8, sequence, sequence)  # as many as divide four
+    np.testing.assert_array_equal(some.observation, x[:, ::4])
+    np.testing.assert_array_equal(some.carry[0], [0.0])
+    np.testing.assert_array_equal(every(2, sequence, x), x[:, ::2])
+    np.testing.assert_array_equal(every(2, x, x), x[::2])
+    taken = along_environments(lambda leaf, axis: jnp.take(leaf, 1, axis), (sequence, x))
+    assert taken[0].carry[0] == 1.0 and taken[0].starts.shape == (STEPS,)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"memory": "foo"}, "memory='foo'"), ({"memory": "gru", "memory_size": 0}, "memory_size=0"),
+    ({"memory": "gru", "memory_size": 2**30}, "memory_size"),
+    ({"memory": "s5", "memory_size": 63}, "even"), ({"memory": 3}, "memory=3"),
+])
+def test_bad_memories_are_refused(changes, words):
+    with pytest.raises(BadArgument) as error:
+        jtrust.NetworkConfig(**changes)
+    assert words in str(error.value) and "\n" not in str(error.value)
