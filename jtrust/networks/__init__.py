@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from jtrust import checks
 from jtrust.environments.base import ActionSpace, Bins, Discrete
 from jtrust.networks.config import ACTIVATIONS, INITIALIZATIONS, PRECISIONS, NetworkConfig
 from jtrust.networks.custom import custom_policy, custom_value
+from jtrust.networks.custom_memory import custom_memory_policy, custom_memory_value
 from jtrust.networks.mlp import (
     BinsPolicy,
     CategoricalPolicy,
@@ -31,6 +33,16 @@ def has_memory(config: NetworkConfig, custom: nn.Module | None = None) -> bool:
     return config.memory is not None if custom is None else hasattr(custom, "initial_carry")
 
 
+def _check_memory(name: str, config: NetworkConfig, custom: nn.Module) -> None:
+    """Raises `BadArgument` where a memory is asked for that a module of the user's own has not."""
+    if config.memory is not None and not has_memory(config, custom):
+        raise checks.BadArgument(
+            "memory", config.memory,
+            f"{name} {type(custom).__name__} has none: give it initial_carry(batch_shape) and call "
+            "it with (carry, observations), or leave memory out",
+        )
+
+
 def make_policy_network(
     config: NetworkConfig, inputs: int, action: ActionSpace, custom: nn.Module | None = None,
     on_cpu: bool = False,
@@ -48,6 +60,9 @@ def make_policy_network(
       BadArgument: a module that will not do, with why.
     """
     if custom is not None:
+        _check_memory("policy_network", config, custom)
+        if has_memory(config, custom):
+            return custom_memory_policy(custom, inputs, action, config.precision)
         return custom_policy(custom, inputs, action, config.precision)
     behind = 0 if config.memory is None else 1
     if isinstance(action, Discrete):
@@ -66,6 +81,9 @@ def make_value_network(
 ) -> ValueNetwork:
     """The value network; arguments and errors as for `make_policy_network`."""
     if custom is not None:
+        _check_memory("value_network", config, custom)
+        if has_memory(config, custom):
+            return custom_memory_value(custom, inputs, config.precision)
         return custom_value(custom, inputs, config.precision)
     if config.memory is not None:
         return recurrent(config, config.value_layers, Value(config, on_cpu, 1))

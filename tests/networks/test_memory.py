@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,3 +169,90 @@ def test_bad_memories_are_refused(changes, words):
     with pytest.raises(BadArgument) as error:
         jtrust.NetworkConfig(**changes)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+class Leaky(nn.Module):
+    """A user's own: a leaky sum of observations under a Gaussian."""
+
+    outputs: int = 2
+    deviation_parameters = ("spread",)
+
+    def initial_carry(self, batch_shape):
+        return {"sum": jnp.ones((*batch_shape, INPUTS))}
+
+    @nn.compact
+    def __call__(self, carry, x):
+        total = 0.5 * carry["sum"] + x
+        mean = nn.Dense(self.outputs)(jnp.tanh(nn.Dense(4)(total)))
+        spread = self.param("spread", nn.initializers.zeros, (self.outputs,))
+        return jtrust.distributions.DiagonalGaussian(mean, spread), {"sum": total}
+
+
+class LeakyValue(Leaky):
+    def __call__(self, carry, x):
+        distribution, carry = super().__call__(carry, x)
+        return distribution.mean[..., 0], carry
+
+
+class NoAxes(Leaky):
+    def initial_carry(self, batch_shape):
+        return {"sum": jnp.ones(INPUTS)}
+
+
+class Nothing(Leaky):
+    def initial_carry(self, batch_shape):
+        return ()
+
+    @nn.compact
+    def __call__(self, carry, x):
+        distribution, _ = Leaky(self.outputs)({"sum": x}, x)
+        return distribution, carry
+
+
+class WithoutCarry(Leaky):
+    @nn.compact
+    def __call__(self, carry, x):
+        return Leaky(self.outputs)(carry, x)[0]
+
+
+def test_a_module_of_the_users_own_may_remember():
+    network = make_policy_network(jtrust.NetworkConfig(), INPUTS, Box(2), Leaky())
+    params = network.init(jax.random.key(0), jnp.zeros(INPUTS))
+    assert sum(jax.tree.leaves(network.deviation(params))) == 1
+    sequence = dataclasses.replace(made("gru")[2], carry=network.initial_carry((COUNT,)))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)  # noqa: E731
+    jax.tree.map(
+        close, network.unroll(params, sequence.carry, sequence.observation, sequence.starts),
+        step_by_step(network, params, sequence),
+    )
+    old = RunningStatistics(jnp.float32(9), jnp.full(INPUTS, 0.5), jnp.full(INPUTS, 2.0))
+    new = RunningStatistics(jnp.float32(9), jnp.full(INPUTS, -0.5), jnp.full(INPUTS, 5.0))
+    folded = network.fold_input(params, old, new)
+    x = sequence.observation
+    read = lambda p, s: network(p, dataclasses.replace(sequence, observation=s.normalize(x)))  # noqa: E731
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+                 read(params, old), read(folded, new))
+    value = make_value_network(jtrust.NetworkConfig(), INPUTS, LeakyValue())
+    params = value.init(jax.random.key(0), jnp.zeros(INPUTS))
+    assert value(params, sequence).shape == (STEPS * COUNT,)
+
+
+@pytest.mark.parametrize(("module", "words"), [
+    (NoAxes(), "must have these axes before"), (Nothing(), "holds nothing"),
+    (WithoutCarry(), "it raised"), (Leaky(3), "must return a distribution"),
+])
+def test_modules_that_cannot_remember_are_refused(module, words):
+    with pytest.raises(BadArgument) as error:
+        make_policy_network(jtrust.NetworkConfig(), INPUTS, Box(2), module)
+    text = str(error.value)
+    assert words in text and "OneStep" not in text and "\n" not in text
+
+
+def test_memory_that_a_module_does_not_have_is_refused():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(x)[..., 0]
+
+    with pytest.raises(BadArgument, match="value_network Plain has none"):
+        make_value_network(jtrust.NetworkConfig(memory="gru"), INPUTS, Plain())

@@ -56,7 +56,7 @@ def test_what_is_remembered_ends_with_the_episode(branch):
         rollout, environment, remembers, follows, unroll_length=STEPS,
         restarts=Restarts(branch=branch, memory=jnp.ones(1)),
     ))(begun, starts, keys)
-    episodes, memory = begun, np.full((COUNT, 1), 5.0)
+    episodes, memory = batch.begin(starts), np.full((COUNT, 1), 5.0)
     for t in range(STEPS):
         memory = memory + np.asarray(trajectory.observation[t][:, :1])
         episodes, outcome = batch.step(environment, episodes, trajectory.action[t])
