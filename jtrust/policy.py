@@ -51,7 +51,7 @@ class Policy:
         if self.has_memory:
             raise checks.BadArgument(
                 "policy", type(self.network).__name__,
-                "has a memory; begin an episode with carry = policy.initial_carry(batch_shape), and "
+                "has a memory; begin episodes with carry = policy.initial_carry(batch_shape), and "
                 "take each step by action, carry = policy.act(carry, observation)",
             )
         return self.act((), observation, key)[0]

@@ -102,7 +102,8 @@ def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
 def _along_layer(
     network: ValueNetwork, params: Any, start: jax.Array, unravel: Callable[[jax.Array], Any]
 ) -> Callable[[Any], tuple[Callable, Callable]]:
-    """States [..., V], or a sequence -> (flat change of the layer [H] -> change of the values [B], its transpose).
+    """States [..., V], or a sequence -> (flat change of the layer [H] -> change of the values [B],
+    its transpose).
 
     Values are linear in the layer, which is `unravel(start)` now.
     """

@@ -27,8 +27,8 @@ _LEAST_DECAY = 1e-4
 class S5:
     """One layer: x_t = Λ̄ x_{t-1} + B̄ u_t, y_t = 2 Re(C x_t) + D u_t, behind it a gate.
 
-    Λ̄ = exp(ΛΔ) and B̄ = Λ⁻¹ (Λ̄ - I) B are the continuous system under a zero-order hold (equation 5);
-    of each pair of conjugate states one is kept (section 3.2). The output is
+    Λ̄ = exp(ΛΔ) and B̄ = Λ⁻¹ (Λ̄ - I) B are the continuous system under a zero-order hold
+    (equation 5); of each pair of conjugate states one is kept (section 3.2). The output is
     u + g ∘ sigmoid(W g + b) with g = gelu(y).
 
     Attributes:

@@ -39,7 +39,7 @@ class Trajectory:
     truncation: jax.Array
     truncation_value: jax.Array
     whole: jax.Array | bool = True
-    memory: Carries = Carries()
+    memory: Carries = dataclasses.field(default_factory=Carries)
 
     @property
     def end(self) -> jax.Array:

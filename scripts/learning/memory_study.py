@@ -4,8 +4,8 @@
     python -m scripts.learning.memory_study      # table and figure of the runs that are kept
 
 An arm is ALGORITHM-NETWORK-OBSERVATION: `trpo` or `ppo`; `mlp`, `gru`, `lstm` or `s5`; `full`,
-`hidden` (no velocities) or `stacked` (the last four observations without velocities). The runs of an
-arm are one program. Writes docs/memory/runs/TASK-ARM.json, docs/memory/study.md and study.svg.
+`hidden` (no velocities) or `stacked` (the last four observations without velocities). The runs of
+an arm are one program. Writes docs/memory/runs/TASK-ARM.json, docs/memory/study.md and study.svg.
 """
 
 from __future__ import annotations
