@@ -109,8 +109,8 @@ def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:
     key = noise_key()
     noise = [acting.noise_like(key, OBSERVATIONS)] if acting.stochastic else []
     carry = carries_for(acting, OBSERVATIONS)
-    others = [*noise, *jax.tree.leaves(carry)]
-    theirs = _in_batches(exported, observations, *others)
+    beside = [*noise, *jax.tree.leaves(carry)]
+    theirs = _in_batches(exported, observations, *beside)
     ours = _of_policy(acting, observations, carry, key)
     usable = np.all([np.isfinite(_rows(x)).all(1) | np.isneginf(_rows(x)).any(1) for x in ours], 0)
     measure = _measure(acting)
@@ -118,7 +118,7 @@ def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:
     beyond = np.flatnonzero(~(difference < LIMIT))
     wrong = beyond
     if beyond.size:
-        moved = _moved_by_last_bit(acting, observations[beyond], [x[beyond] for x in others])
+        moved = _moved_by_last_bit(acting, observations[beyond], [x[beyond] for x in beside])
         wrong = beyond[~(difference[beyond] <= _ROUNDINGS * moved)]
     others, unlike = _choices(acting, ours, theirs, noise, usable)
     if wrong.size or unlike:

@@ -63,7 +63,8 @@ class Gated:
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def step(self, params: Params, carry: Carry, u: jax.Array) -> tuple[jax.Array, Carry]:
-        carry, output = self.module.apply({"params": params}, carry, u)
+        after: Any = self.module.apply({"params": params}, carry, u)
+        carry, output = after
         return output, carry
 
     def unroll(

@@ -129,7 +129,8 @@ class Recurrent(WithMemory):
         return {"input": layer, "cell": cell, "head": self.head.init(head_key, output)}
 
     def _read(self, params: Params, x: jax.Array) -> jax.Array:
-        return ACTIVATIONS[self.activation](self.layer.apply({"params": params["input"]}, x))
+        read: Any = self.layer.apply({"params": params["input"]}, x)
+        return ACTIVATIONS[self.activation](read)
 
     def _step(self, params: Params, carry: Carry, x: jax.Array) -> tuple[Any, Carry]:
         output, carry = self.cell.step(params["cell"], carry, self._read(params, x))
