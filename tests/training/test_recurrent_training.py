@@ -150,7 +150,9 @@ def test_every_algorithm_keeps_to_its_trust_region_with_memory(algorithm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO(minibatches=4)])
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(value_minibatches=4), jtrust.PPO(minibatches=4, value_minibatches=4),
+])
 def test_memory_goes_the_same_way_on_two_devices(algorithm):
     @functools.cache
     def iterated(devices):
