@@ -130,7 +130,7 @@ def rollout(
       environment: what to step.
       policy_fn: (memory, raw observations, [N, O] or a dictionary of such) -> (distribution over
         actions, memory).
-      value_fn: the same -> values in units of reward [N].
+      value_fn: the same -> values in units of reward [N]; of all steps at once, [T, N].
       episodes: where each environment stands, [N, ...].
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.

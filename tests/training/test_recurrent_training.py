@@ -43,7 +43,7 @@ def remembers(memory, observation):
 
 
 def follows(memory, observation):
-    return 10.0 + memory[:, 0] + observation[:, 0]
+    return 10.0 + memory[..., 0] + observation[..., 0]
 
 
 @pytest.mark.parametrize("branch", [True, False])
