@@ -208,17 +208,24 @@ class _Shares:
     ) -> None:
         """The same where a network has a memory: each minibatch has whole environments."""
         envs = self.num_envs // self.devices // parts
-        wanted = count or minibatches_for(self.num_envs // parts * self.unroll_length)
-        if given is None and count is None:
+        if count is None:
+            wanted = minibatches_for(self.num_envs // parts * self.unroll_length)
             count = largest_divisor(self.num_envs // parts, wanted)
-        count = count or wanted
-        if envs % count:
+        if envs % count == 0:
+            return
+        if given is None and self.devices > 1:
             raise checks.BadArgument(
-                name, given or count,
-                f"must divide the environments, for a network with memory takes minibatches of "
-                f"whole ones (num_envs {self.num_envs}{self._of_devices}{of_parts}), such as "
-                f"{largest_divisor(envs, count)}",
+                "devices", self.devices,
+                f"cannot share the {count} minibatches of whole environments, as a network with "
+                f"memory takes them, of {self.num_envs} environments{of_parts} evenly; take fewer "
+                f"devices, or give {name}, such as {largest_divisor(envs, count)}",
             )
+        raise checks.BadArgument(
+            name, given or count,
+            f"must divide the environments, for a network with memory takes minibatches of "
+            f"whole ones (num_envs {self.num_envs}{self._of_devices}{of_parts}), such as "
+            f"{largest_divisor(envs, count)}",
+        )
 
     @property
     def _of_devices(self) -> str:
