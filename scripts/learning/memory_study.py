@@ -1,4 +1,4 @@
-"""What memory is worth where velocities are hidden: tasks by networks, five seeds each.
+"""What memory is worth: tasks with hidden velocities and a maze by networks, five seeds each.
 
     python -m scripts.learning.memory_study run [--tasks hopper ...] [--arms trpo-gru-hidden ...]
     python -m scripts.learning.memory_study      # table and figure of the runs that are kept
@@ -25,6 +25,7 @@ from jtrust import statistics
 PAGES = Path(__file__).resolve().parents[2] / "docs/memory"
 SEEDS, POINTS, STACKED = 5, 8, 4
 ALGORITHMS = ("trpo", "ppo")
+IN_MAZE = ("mlp-full", "gru-full", "lstm-full", "s5-full")
 NETWORKS = ("mlp-full", "mlp-hidden", "mlp-stacked", "gru-hidden", "lstm-hidden", "s5-hidden")
 
 
@@ -36,17 +37,24 @@ class Task:
       env, options: for `jtrust.make_env`.
       steps: environment steps of a run.
       velocities: where they are in an observation.
+      networks: arms, behind the algorithm.
+      settings: of the algorithm, beside its defaults.
     """
 
     env: str
     options: dict[str, Any]
     steps: int
-    velocities: tuple[int, ...]
+    velocities: tuple[int, ...] = ()
+    networks: tuple[str, ...] = NETWORKS
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 TASKS = {
     "hopper": Task("brax/hopper", {"backend": "spring"}, 1_000_000, tuple(range(5, 11))),
     "CartpoleSwingup": Task("playground/CartpoleSwingup", {}, 2_000_000, (3, 4)),
+    "t_maze": Task(
+        "examples.t_maze:make", {"length": 10}, 250_000, (), IN_MAZE, {"discount": 0.98}
+    ),
 }
 
 
@@ -72,7 +80,7 @@ def run(name: str, arm: str) -> None:
     start = time.time()
     found = jtrust.train_many(
         environment_of(task, observation), {"trpo": jtrust.TRPO, "ppo": jtrust.PPO}[algorithm](),
-        seeds=SEEDS, total_steps=task.steps, num_envs=64, unroll_length=64,
+        **task.settings, seeds=SEEDS, total_steps=task.steps, num_envs=64, unroll_length=64,
         memory=None if network == "mlp" else network, evaluate_every=iterations // POINTS,
     )
     seconds = time.time() - start
@@ -96,7 +104,7 @@ def read() -> dict[str, dict[str, dict]]:
     found: dict[str, dict[str, dict]] = {}
     for task in TASKS:
         for algorithm in ALGORITHMS:
-            for network in NETWORKS:
+            for network in TASKS[task].networks:
                 path = PAGES / "runs" / f"{task}-{algorithm}-{network}.json"
                 if path.is_file():
                     found.setdefault(task, {})[path.stem.removeprefix(f"{task}-")] = json.loads(
@@ -127,7 +135,7 @@ def as_markdown(found: dict[str, dict[str, dict]]) -> str:
             )
             full = arms.get(f"{arm.split('-')[0]}-mlp-full")
             share = "-"
-            if full is not None:
+            if full is not None and TASKS[task].velocities:
                 share = f"{_iqm(values) / _iqm(last(full)):.2f}"
             lines.append(
                 f"| {task}, {TASKS[task].steps / 1e6:g} M | {arm} | {_iqm(values):.0f} | "
@@ -152,7 +160,8 @@ def figure(found: dict[str, dict[str, dict]], path: Path) -> None:
         len(found), 2, figsize=(9, 3.2 * len(found)), layout="constrained", squeeze=False,
         sharey="row",
     )
-    colours = {network: f"C{i}" for i, network in enumerate(NETWORKS)}
+    names = dict.fromkeys((*NETWORKS, *IN_MAZE))
+    colours = {network: f"C{i}" for i, network in enumerate(names)}
     for row, (task, arms) in zip(grid, found.items(), strict=True):
         for axes, algorithm in zip(row, ALGORITHMS, strict=True):
             axes.set_title(f"{task}, {algorithm.upper()}")
@@ -180,13 +189,16 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="report")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    every = [f"{algorithm}-{network}" for algorithm in ALGORITHMS for network in NETWORKS]
+    every = [f"{algorithm}-{network}" for algorithm in ALGORITHMS for network in (
+        *NETWORKS, *IN_MAZE[1:]
+    )]
     parser.add_argument("--arms", nargs="+", choices=every, default=every)
     given = parser.parse_args(args)
     if given.command == "run":
         for task in given.tasks:
             for arm in given.arms:
-                run(task, arm)
+                if arm.split("-", 1)[1] in TASKS[task].networks:
+                    run(task, arm)
     else:
         found = read()
         (PAGES / "study.md").write_text(as_markdown(found))
