@@ -61,10 +61,11 @@ def test_what_a_policy_with_memory_cannot_do_is_told_in_one_line(run_dir, capfd,
             policy.act(carry, np.zeros(2))
     for arguments, words in [
         (["export", str(run_dir), "--format", "brax", "--output", str(tmp_path / "p")], "memory"),
-        (["train", ENV, "--memory", "foo", "--num-envs", "8"], "--memory foo: unknown memory; choose from gru"),
+        (["train", ENV, "--memory", "foo", "--num-envs", "8"], "--memory foo: unknown memory"),
         (["train", ENV, "--memory", "gru", "--memory-size", "0"], "--memory-size 0"),
-        (["train", ENV, "--memory", "gru", "--initialize-from", str(run_dir), "--num-envs", "8", "--devices", "1",
-          "--steps", "8", "--run-dir", str(tmp_path / "r")], "--initialize-from"),
+        (["train", ENV, "--memory", "gru", "--initialize-from", str(run_dir), "--num-envs", "8",
+          "--devices", "1", "--steps", "8", "--run-dir", str(tmp_path / "r")],
+         "--initialize-from"),
         (["train", ENV, "--memory", "gru", "--algorithm", "ppo", "--minibatches", "3",
           "--num-envs", "8"], "--minibatches 3: must divide the environments"),
     ]:
