@@ -18,7 +18,7 @@ from jtrust.networks import PolicyNetwork, RunningStatistics
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """Observations to actions; call it.
+    """Observations to actions: call it; or, where it has a memory, `act` step by step.
 
     Attributes:
       network: the policy network.
@@ -46,7 +46,48 @@ class Policy:
 
         Raises:
           BadArgument: an observation of another size, of no real numbers, or a dictionary without
-            it; or a key that is none.
+            it; a key that is none; or a policy with a memory.
+        """
+        if self.has_memory:
+            raise checks.BadArgument(
+                "policy", type(self.network).__name__,
+                "has a memory; begin episodes with carry = policy.initial_carry(batch_shape), and "
+                "take each step by action, carry = policy.act(carry, observation)",
+            )
+        return self.act((), observation, key)[0]
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether what it does depends on the steps before."""
+        return bool(jax.tree.leaves(self.carry_shapes))
+
+    @functools.cached_property
+    def carry_shapes(self) -> Any:
+        """The carry of one episode, as shapes; () without memory."""
+        return jax.eval_shape(self.network.initial_carry)
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Any:
+        """What is remembered where an episode begins, [*batch_shape, ...] each leaf; () without
+        memory."""
+        return self.network.initial_carry(tuple(batch_shape))
+
+    def act(
+        self, carry: Any, observation: Any, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Takes one step of an episode, or of many.
+
+        Args:
+          carry: of `initial_carry(batch_shape)` where episodes begin, and then what the step before
+            gave.
+          observation: [*batch_shape, O]; or a dictionary that holds it under `key`.
+          key: random key for a sample from the policy; None for its mode.
+
+        Returns:
+          (actions as the environment takes them, [*batch_shape, A], or integers [*batch_shape] if
+          discrete, the carry for the next step).
+
+        Raises:
+          BadArgument: as where it is called; or a carry of another shape.
         """
         if isinstance(observation, Mapping):
             observation = self._own(observation)
@@ -56,11 +97,21 @@ class Policy:
             raise checks.BadArgument(
                 "observation", observation.shape, f"must have a last axis of {size}"
             )
+        self._check_carry(carry, observation.shape[:-1])
         mode, sample = self._programs
         if key is None:
-            return mode(self.params, self.statistics, observation)
+            return mode(self.params, self.statistics, carry, observation)
         checks.random_key("key", key)
-        return sample(self.params, self.statistics, observation, key)
+        return sample(self.params, self.statistics, carry, observation, key)
+
+    def _check_carry(self, carry: Any, batch_shape: tuple[int, ...]) -> None:
+        given, wanted = jax.tree.map(jnp.shape, carry), jax.tree.map(
+            lambda x: (*batch_shape, *x.shape), self.carry_shapes
+        )
+        if given != wanted:
+            raise checks.BadArgument(
+                "carry", given, f"must be that of policy.initial_carry({batch_shape}): {wanted}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not the compiled functions, which are made again."""
@@ -95,13 +146,17 @@ class Policy:
 
 @functools.lru_cache(maxsize=8)
 def _programs(network: PolicyNetwork, action: ActionSpace) -> tuple[Callable, Callable]:
-    def distribution(params: Any, statistics: RunningStatistics, observation: Any) -> Any:
-        return network(params, statistics.normalize(observation))
+    def mode(params: Any, statistics: RunningStatistics, carry: Any, observation: Any) -> tuple:
+        distribution, carry = network.apply(params, carry, statistics.normalize(observation))
+        return action.to_environment(distribution.mode()), carry
 
-    return (
-        jax.jit(lambda p, s, x: action.to_environment(distribution(p, s, x).mode())),
-        jax.jit(lambda p, s, x, k: action.to_environment(distribution(p, s, x).sample(k))),
-    )
+    def sample(
+        params: Any, statistics: RunningStatistics, carry: Any, observation: Any, key: jax.Array
+    ) -> tuple:
+        distribution, carry = network.apply(params, carry, statistics.normalize(observation))
+        return action.to_environment(distribution.sample(key)), carry
+
+    return jax.jit(mode), jax.jit(sample)
 
 
 def _real_numbers(name: str, value: Any) -> jax.Array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jtrust.hyperparameters import static
+from jtrust.networks.sequence import every, has_sequences, states
 
 
 @jax.tree_util.register_dataclass
@@ -16,8 +18,8 @@ class Batch:
     """One shard's rollout, ready for an update.
 
     Attributes:
-      observation: what the policy reads, normalised, [T, N, O].
-      value_observation: what the value network reads, normalised, [T, N, V].
+      observation: what the policy reads, normalised, [T, N, O]; for one with memory a `Sequence`.
+      value_observation: what the value network reads, normalised, [T, N, V]; or a `Sequence`.
       action: [T, N, A], or [T, N] if discrete.
       advantage: mean 0 and standard deviation 1 over all shards, [T, N].
       value_target: on the value network's output scale, [T, N].
@@ -33,8 +35,8 @@ class Batch:
         them would not fit the cache.
     """
 
-    observation: jax.Array
-    value_observation: jax.Array
+    observation: Any
+    value_observation: Any
     action: jax.Array
     advantage: jax.Array
     value_target: jax.Array
@@ -53,6 +55,17 @@ class Batch:
         """(environments on all shards together, steps of each)."""
         shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         return self.advantage.shape[1] * shards, self.advantage.shape[0]
+
+    def some_states(self, stride: int) -> tuple[Any, jax.Array]:
+        """What the policy reads of one state in `stride`, and their weights: of every so many-th
+        time step; or, where it has a memory, of every so many-th environment."""
+        observation = states(every(stride, self.observation, self.observation))
+        return observation, flatten_time(every(stride, self.observation, self.weights()))
+
+    @property
+    def fits_in_blocks(self) -> bool:
+        """Whether the policy reads states one by one, on a CPU, whose cache does not hold all."""
+        return self.on_cpu and not has_sequences(self.observation)
 
     def surrogate_weights(self) -> jax.Array:
         """Weights of the steps in the surrogate objective, [T, N]."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jtrust.algorithms.trees import finite, tree_add
 from jtrust.distributions import DiagonalGaussian
+from jtrust.networks.sequence import every, has_sequences, states
 from jtrust.trust_region import (
     backtracking_line_search,
     conjugate_gradient,
@@ -24,7 +25,7 @@ _MOST_HALVINGS = 8
 
 
 def gauss_newton_step(
-    value_fn: Callable[[Any, jax.Array], jax.Array], params: Any, observation: jax.Array,
+    value_fn: Callable[[Any, Any], jax.Array], params: Any, observation: Any,
     target: jax.Array, weight: jax.Array, *, iterations: int, damping: jax.Array | float,
     on_cpu: bool = False, axis_name: str | None = None,
 ) -> tuple[Any, jax.Array, jax.Array]:
@@ -36,9 +37,9 @@ def gauss_newton_step(
     uses. It is halved until the loss over all states has fallen, and left out where it never does.
 
     Args:
-      value_fn: (params, observations [B, O]) -> values [B].
+      value_fn: (params, observations [B, O]) -> values [B]; or a sequence -> [T N].
       params: pytree.
-      observation: [T, N, O].
+      observation: [T, N, O], or a sequence of such.
       target: y, [T, N].
       weight: w, [T, N], with a mean of 1 over all shards.
       iterations: of conjugate gradients, one product with G each. Few of them regularise too:
@@ -50,23 +51,24 @@ def gauss_newton_step(
     Returns:
       (params, loss after the step [], whether all was finite, bool []).
     """
-    states = observation.reshape(-1, observation.shape[-1])
+    inputs = states(observation)
     targets, weights = target.reshape(-1), weight.reshape(-1)
 
     def loss_at(params: Any) -> jax.Array:
-        error = value_fn(params, states) - targets
+        error = value_fn(params, inputs) - targets
         return 0.5 * jnp.mean(weights * error**2)
 
     loss, gradient = mean_over(jax.value_and_grad(loss_at)(params), axis_name)
     steps, environments = target.shape
     stride = _stride(steps, environments, axis_name)
-    some, some_weights = observation[::stride], weight[::stride]
-    some = some.reshape(-1, some.shape[-1])
+    some, some_weights = (every(stride, observation, x) for x in (observation, weight))
+    some = states(some)
 
-    def as_gaussian(params: Any, states: jax.Array) -> DiagonalGaussian:
-        return DiagonalGaussian(value_fn(params, states)[:, None], jnp.zeros(1))
+    def as_gaussian(params: Any, inputs: Any) -> DiagonalGaussian:
+        return DiagonalGaussian(value_fn(params, inputs)[:, None], jnp.zeros(1))
 
-    distribution_fn = in_state_blocks(as_gaussian) if on_cpu else as_gaussian
+    by_state = on_cpu and not has_sequences(observation)
+    distribution_fn = in_state_blocks(as_gaussian) if by_state else as_gaussian
     matrix = fisher_operator(
         lambda p: distribution_fn(p, some), params, damping, axis_name, some_weights.reshape(-1)
     )
@@ -86,6 +88,6 @@ def gauss_newton_step(
 
 
 def _stride(steps: int, environments: int, axis_name: str | None) -> int:
-    """Every how many-th time step is enough for the curvature."""
+    """One state in how many is enough for the curvature; at most one time step in T."""
     shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     return min(max(steps * environments * shards // _CURVATURE_STATES, 1), steps)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jtrust.advantages import gae
 from jtrust.networks import ValueNetwork
+from jtrust.networks.sequence import Sequence, along_environments
 from jtrust.trust_region import mean_over
 
 # Steps of the rollout from which the matrix is taken; the right-hand side is of all of them.
@@ -21,8 +22,8 @@ _RIDGE = 1e-3
 
 
 def solve_output_layer(
-    network: ValueNetwork, params: Any, observation: jax.Array,
-    final_observation: jax.Array, advantage: jax.Array, termination: jax.Array, ends: jax.Array,
+    network: ValueNetwork, params: Any, observation: Any,
+    final_observation: Any, advantage: jax.Array, termination: jax.Array, ends: jax.Array,
     cut: jax.Array, weight: jax.Array, discount: jax.Array | float, value_lambda: jax.Array | float,
     axis_name: str | None = None,
 ) -> Any:
@@ -36,8 +37,8 @@ def solve_output_layer(
     Args:
       network: the value network.
       params: its parameters.
-      observation: normalised, [T, N, V].
-      final_observation: those after the last step, [N, V].
+      observation: normalised, [T, N, V]; or a sequence of such.
+      final_observation: those after the last step, [N, V]; or what `Network.following` gives.
       advantage: A^λ under `params` on its scale, [T, N].
       termination: no bootstrap, bool [T, N].
       ends: where the sums stop, bool [T, N].
@@ -54,18 +55,23 @@ def solve_output_layer(
     start, unravel = ravel_pytree(layer)
     along_layer = _along_layer(network, params, start, unravel)
 
-    def features(states: jax.Array) -> jax.Array:
-        """[..., V] -> [H, ...]."""
+    def features(states: Any, *shape: int) -> jax.Array:
+        """[*shape, V] -> [H, *shape]."""
         push, _ = along_layer(states)
-        return jax.vmap(push)(jnp.eye(start.size)).reshape(start.size, *states.shape[:-1])
+        return jax.vmap(push)(jnp.eye(start.size)).reshape(start.size, *shape)
 
     _, pull = along_layer(observation)
     (right,) = pull((weight * advantage).reshape(-1) / advantage.size)
     steps, environments = advantage.shape
     stride = _stride(steps, environments, axis_name)
-    some = lambda x: x[:, ::stride]  # noqa: E731
-    phi = features(some(observation))
-    after = jnp.concatenate([phi[:, 1:], features(final_observation[::stride])[:, None]], axis=1)
+    some = lambda x, axis=1: x[:, ::stride] if axis else x[::stride]  # noqa: E731
+    number = len(range(0, environments, stride))
+    phi = features(along_environments(some, observation), steps, number)
+    if isinstance(final_observation, Sequence):
+        last = along_environments(some, final_observation)
+    else:
+        last = final_observation[::stride]
+    after = jnp.concatenate([phi[:, 1:], features(last, number)[:, None]], axis=1)
     after = jnp.where(some(cut), 0.0, after)
 
     def along_time(phi: jax.Array, after: jax.Array) -> jax.Array:
@@ -95,14 +101,16 @@ def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
 
 def _along_layer(
     network: ValueNetwork, params: Any, start: jax.Array, unravel: Callable[[jax.Array], Any]
-) -> Callable[[jax.Array], tuple[Callable, Callable]]:
-    """States [..., V] -> (flat change of the layer [H] -> change of the values [B], its transpose).
+) -> Callable[[Any], tuple[Callable, Callable]]:
+    """States [..., V], or a sequence -> (flat change of the layer [H] -> change of the values [B],
+    its transpose).
 
     Values are linear in the layer, which is `unravel(start)` now.
     """
 
-    def at(states: jax.Array) -> tuple[Callable, Callable]:
-        flat = states.reshape(-1, states.shape[-1])
+    def at(states: Any) -> tuple[Callable, Callable]:
+        in_order = isinstance(states, Sequence)
+        flat = states if in_order else states.reshape(-1, states.shape[-1])
         _, push = jax.linearize(
             lambda w: network(network.with_output_layer(params, unravel(w)), flat), start
         )

@@ -12,6 +12,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jtrust.algorithms.sequence_minibatches import sequence_epochs
+from jtrust.networks.sequence import has_sequences
 from jtrust.trust_region import mean_over
 
 # Parameters are one flat vector to the optimiser: a handful of operations per step, where a tree
@@ -38,10 +40,12 @@ def minibatch_sgd(
       optimizer: takes flat vectors.
       params: pytree.
       optimizer_state: of `init_optimizer`.
-      data: pytrees, [T, N, ...] each leaf.
+      data: pytrees, [T, N, ...] each leaf; or sequences, which are taken environment by
+        environment.
       environment_keys: one random key per environment, [N].
       epochs: passes over the data.
-      minibatches: steps per pass; None for those of `minibatches_for`.
+      minibatches: steps per pass; None for those of `minibatches_for`;
+        in order the largest number below that which divides the environments.
       axis_name: mesh axis of the shards.
 
     Returns:
@@ -49,9 +53,14 @@ def minibatch_sgd(
       numbers [epochs, minibatches]).
     """
     start, unravel = ravel_pytree(params)
+    in_order = has_sequences(data)
     if minibatches is None:
         shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-        minibatches = minibatches_for(math.prod(jax.tree.leaves(data)[0].shape[:2]), shards)
+        steps, environments = jax.tree.leaves(data)[0].shape[:2]
+        wanted = minibatches_for(steps * environments, shards)
+        minibatches = (
+            largest_divisor(environments * shards, wanted) if in_order else wanted
+        )
 
     def step(carry, minibatch):
         flat, optimizer_state = carry
@@ -70,7 +79,7 @@ def minibatch_sgd(
         # As one vector: each array that a loop puts out costs an accelerator a launch a turn.
         return carry, jnp.stack([loss, (~good).astype(jnp.float32), other])
 
-    (flat, optimizer_state), outputs = minibatch_epochs(
+    (flat, optimizer_state), outputs = (sequence_epochs if in_order else minibatch_epochs)(
         step, (start, optimizer_state), data, environment_keys, epochs, minibatches
     )
     losses, skipped, others = jnp.moveaxis(outputs, -1, 0)

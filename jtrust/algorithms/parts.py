@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.surrogate import DistributionFn, Limits, Surrogate, policy_metrics
 from jtrust.algorithms.trees import Params, finite, tree_add
+from jtrust.networks.sequence import along_environments
 from jtrust.trust_region import backtracking_line_search
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def update_in_parts(
 
     (new_params, state), metrics = jax.lax.scan(
         step, (params, state),
-        (jax.tree.map(lambda x: cut(x, 1), by_step), cut(batch.environment_keys, 0)),
+        (along_environments(cut, by_step), cut(batch.environment_keys, 0)),
     )
     any_step = jnp.any(metrics["policy/accepted"] > 0)
     new_params, of_whole = _drawn_back(surrogate, new_params, limits, any_step)

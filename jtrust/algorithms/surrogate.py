@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from jtrust.algorithms.batch import Batch, flatten_time
 from jtrust.algorithms.trees import Params, tree_dot
+from jtrust.networks.sequence import states
 from jtrust.trust_region import fisher_operator, in_state_blocks, max_over, mean_over
 
-DistributionFn = Callable[[Params, jax.Array], Any]  # (params, normalised observations) -> policy
+# (params, normalised observations [B, O], or a sequence of [T, N, O]) -> policy in [B], or [T N]
+DistributionFn = Callable[[Params, Any], Any]
 
 # Where importance weights are cut off.
 _LARGEST_IMPORTANCE = 2.0
@@ -40,7 +42,7 @@ class Surrogate:
         self._batch = batch
         self.weight = flatten_time(batch.weights())
         self.advantage_weight = flatten_time(batch.surrogate_weights())
-        self.observation = flatten_time(batch.observation)
+        self.observation = states(batch.observation)
         self.action = flatten_time(batch.action)
         self.advantage = flatten_time(batch.advantage)
         self.old_params = params
@@ -105,14 +107,14 @@ class Surrogate:
     def fisher(
         self, damping: jax.Array | float = 0.0, stride: int = 1
     ) -> Callable[[Params], Params]:
-        """v -> (F + damping I) v at the old policy, F averaged over every `stride`-th time step."""
-        observation = flatten_time(self._batch.observation[::stride])
+        """v -> (F + damping I) v at the old policy, F averaged over `Batch.some_states(stride)`."""
+        observation, weight = self._batch.some_states(stride)
         distribution_fn = self.distribution_fn
-        if self._batch.on_cpu:
+        if self._batch.fits_in_blocks:
             distribution_fn = in_state_blocks(distribution_fn)
         return fisher_operator(
             lambda p: distribution_fn(p, observation), self.old_params, damping, self._axis,
-            flatten_time(self._batch.weights()[::stride]),
+            weight,
         )
 
     def predicted_kl(self, move: Params, scale: jax.Array) -> jax.Array:

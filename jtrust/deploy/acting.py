@@ -42,7 +42,8 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Acting:
-    """(observations [batch, O], and noise where it samples) -> (actions, and logits if it has any).
+    """(observations [batch, O], noise where it samples, what it remembers where it has a memory) ->
+    (actions, logits if it has any, what it remembers then).
 
     All between the raw observation and the action that the environment takes: statistics, network,
     squash or clip, bins, scale.
@@ -64,13 +65,8 @@ class Acting:
         """Nothing is computed.
 
         Raises:
-          BadArgument: a policy with a memory; or one to be sampled whose distribution is its own.
+          BadArgument: one to be sampled whose distribution is its own.
         """
-        if jax.tree.leaves(policy.network.initial_carry()):
-            raise checks.BadArgument(
-                "RUN_DIR", type(policy.network).__name__,
-                "has a memory, and what is exported is a function of one observation",
-            )
         observations = jax.ShapeDtypeStruct((2, *policy.statistics.mean.shape), jnp.float32)
         found = jax.eval_shape(
             lambda x: policy.distribution(policy.params, policy.statistics, x), observations
@@ -84,17 +80,23 @@ class Acting:
         logits = found.logits.shape[1:] if isinstance(found, Categorical) else None
         return cls(policy, type(found), logits, stochastic)
 
-    def __call__(self, observations: jax.Array, *noise: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(self, observations: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
         policy = self.policy
         # Known numbers let XLA write products for quotients, which round otherwise; the policy's
         # own program has them as arguments.
         params, statistics = jax.lax.optimization_barrier((policy.params, policy.statistics))
-        distribution = policy.distribution(params, statistics, observations).broadcast()
+        noise, remembered = others[:self.stochastic], others[self.stochastic:]
+        carry = jax.tree.unflatten(jax.tree.structure(policy.carry_shapes), remembered)
+        distribution, carry = policy.network.apply(
+            params, carry, statistics.normalize(observations)
+        )
+        distribution = distribution.broadcast()
         action = sampled(distribution, noise[0]) if noise else distribution.mode()
         actions = policy.to_environment(action)
         if isinstance(policy.action, Discrete):
             actions = actions.astype(jnp.int32)
-        return (actions,) if self.logits is None else (actions, distribution.logits)
+        said = (actions,) if self.logits is None else (actions, distribution.logits)
+        return (*said, *jax.tree.leaves(carry))
 
     @functools.cached_property
     def compiled(self) -> Any:
@@ -116,7 +118,7 @@ class Acting:
         if self.stochastic:
             shape = self.logits or (policy.action.size,)  # type: ignore[union-attr]
             found.append(Array("noise", shape, single, NOISE[self.noise_kind]))
-        return found
+        return found + self._carry("carry", "zeros where an episode begins, then the last output")
 
     @property
     def outputs(self) -> list[Array]:
@@ -128,10 +130,18 @@ class Acting:
                 "actions", (action.size,), np.dtype(np.float32),
                 f"as the environment takes them, {action.low:g} to {action.high:g}",
             )
-        if self.logits is None:
-            return [actions]
-        meaning = "unnormalised log probabilities"
-        return [actions, Array("logits", self.logits, np.dtype(np.float32), meaning)]
+        found = [actions]
+        if self.logits is not None:
+            meaning = "unnormalised log probabilities"
+            found.append(Array("logits", self.logits, np.dtype(np.float32), meaning))
+        return found + self._carry("next_carry", "what the next step is given as carry")
+
+    def _carry(self, name: str, meaning: str) -> list[Array]:
+        """What is remembered, one array of each kind; nothing without memory."""
+        return [
+            Array(f"{name}_{i}", x.shape, np.dtype(x.dtype), meaning)
+            for i, x in enumerate(jax.tree.leaves(self.policy.carry_shapes))
+        ]
 
     def noise_like(self, key: jax.Array, batch: int) -> np.ndarray:
         """The noise, [batch, ...], with which the distribution's own `sample(key)` draws."""

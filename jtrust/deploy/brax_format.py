@@ -25,6 +25,8 @@ _LEAST_STD = 0.001  # which brax adds to the deviation of a tanh of a Gaussian
 
 def refuse_unlike(policy: Policy) -> None:
     """Raises `BadArgument` for what brax's networks cannot say."""
+    if policy.has_memory:
+        raise _cannot("brax's networks remember nothing, and this policy has a memory")
     module = getattr(policy.network, "module", None)
     if not isinstance(policy.network, FeedForward) or not isinstance(module, GaussianPolicy):
         raise _cannot(f"{type(module).__name__} is none of brax's networks, which are layers "

@@ -12,6 +12,7 @@ import flax.linen as nn
 from jtrust import checks
 from jtrust.deploy.recording import Measure
 from jtrust.environments import Environment
+from jtrust.networks import has_memory
 from jtrust.policy import Policy
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.config import RunConfig
@@ -46,6 +47,11 @@ def find_measures(
       BadArgument: there is no checkpoint before, or this one holds a policy alone.
     """
     found: dict[str, tuple[Measure, Any]] = {}
+    if show and has_memory(config.make_network(), policy_network):
+        raise checks.BadArgument(
+            "show", " ".join(show), "is of single states, and this run's networks have a memory; "
+            "leave it out",
+        )
     if "kl" in show:
         found["kl"] = _kl(run_dir, step, policy, policy_network)
     if "value" in show:

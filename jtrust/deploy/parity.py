@@ -25,6 +25,8 @@ _BATCHES = (4096, 4096, 1807, 1)
 _LAST_BIT = 2.0**-22
 _ROUNDINGS = 8.0
 _TRIALS = 4
+# Steps behind which a policy with memory is compared: it then remembers something.
+_REMEMBERED = 16
 
 # Batches of float32 observations [batch, O], and noise where there is any -> outputs of each.
 Batches = Callable[[Sequence[Sequence[np.ndarray]]], Sequence[Sequence[np.ndarray]]]
@@ -41,7 +43,8 @@ class Parity:
     Attributes:
       runtime: in which the file was run.
       observations: how many were compared.
-      largest_difference: of an action, as a share of the action range; of discrete actions and of
+      largest_difference: of an action (and, with memory, of what is remembered, on a scale of its
+        largest number, or of 1), as a share of the action range; of discrete actions and of
         bins, of a logit, as a share of the row's largest one (of 1, where that is smaller). Over
         all observations but those next.
       limit: what it must stay below.
@@ -105,15 +108,17 @@ def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:
     observations = np.concatenate(list(kinds.values()))
     key = noise_key()
     noise = [acting.noise_like(key, OBSERVATIONS)] if acting.stochastic else []
-    theirs = _in_batches(exported, observations, *noise)
-    ours = _of_policy(acting, observations, key)
+    carry = carries_for(acting, OBSERVATIONS)
+    beside = [*noise, *jax.tree.leaves(carry)]
+    theirs = _in_batches(exported, observations, *beside)
+    ours = _of_policy(acting, observations, carry, key)
     usable = np.all([np.isfinite(_rows(x)).all(1) | np.isneginf(_rows(x)).any(1) for x in ours], 0)
-    measure = _of_actions if acting.logits is None else _of_logits
+    measure = _measure(acting)
     difference = np.where(usable, measure(acting, ours, theirs), 0.0)
     beyond = np.flatnonzero(~(difference < LIMIT))
     wrong = beyond
     if beyond.size:
-        moved = _moved_by_last_bit(acting, observations[beyond], [x[beyond] for x in noise])
+        moved = _moved_by_last_bit(acting, observations[beyond], [x[beyond] for x in beside])
         wrong = beyond[~(difference[beyond] <= _ROUNDINGS * moved)]
     others, unlike = _choices(acting, ours, theirs, noise, usable)
     if wrong.size or unlike:
@@ -126,6 +131,21 @@ def compare(acting: Acting, exported: Batches, runtime: str) -> Parity:
         runtime, OBSERVATIONS, float(difference.max()), LIMIT, dict(by_kind), int(beyond.size),
         rounded, others, int(np.sum(~usable)),
     )
+
+
+def carries_for(acting: Acting, count: int) -> Any:
+    """What the policy remembers after as many steps as `_REMEMBERED` of what the run saw, [count,
+    ...] each leaf; () without memory."""
+    policy = acting.policy
+    carry = policy.initial_carry((count,))
+    if not policy.has_memory:
+        return carry
+    mean, std = np.asarray(policy.statistics.mean), np.asarray(policy.statistics.std())
+    draw = np.random.default_rng(3)
+    for _ in range(_REMEMBERED):
+        near = mean + std * draw.standard_normal((count, mean.size), np.float32)
+        _, carry = policy.act(carry, near.astype(np.float32))
+    return jax.tree.map(np.asarray, carry)
 
 
 def noise_key() -> jax.Array:
@@ -144,14 +164,19 @@ def _failure(runtime: str, difference: np.ndarray, wrong: int, unlike: int) -> s
     )
 
 
-def _of_policy(acting: Acting, observations: np.ndarray, key: jax.Array) -> list[np.ndarray]:
-    """The policy's own actions, by its own call, and its logits where it has any."""
+def _of_policy(
+    acting: Acting, observations: np.ndarray, carry: Any, key: jax.Array
+) -> list[np.ndarray]:
+    """The policy's own actions, by its own call, its logits where it has any, and its memory."""
     policy = acting.policy
-    found = [np.asarray(policy(observations, key if acting.stochastic else None))]
+    action, after = policy.act(carry, observations, key if acting.stochastic else None)
+    found = [action]
     if acting.logits is not None:
-        logits = jax.jit(lambda *given: policy.distribution(*given).logits)
-        found.append(np.asarray(logits(policy.params, policy.statistics, observations)))
-    return found
+        logits = jax.jit(lambda params, statistics, carry, x: policy.network.apply(
+            params, carry, statistics.normalize(x)
+        )[0].logits)
+        found.append(logits(policy.params, policy.statistics, carry, observations))
+    return [np.asarray(x) for x in (*found, *jax.tree.leaves(after))]
 
 
 def _in_batches(exported: Batches, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -168,6 +193,22 @@ def _rows(x: np.ndarray) -> np.ndarray:
 def _largest(difference: np.ndarray) -> np.ndarray:
     """Of each row, [batch]; infinite where one is no number."""
     return np.where(np.isnan(difference), np.inf, np.abs(difference)).max(axis=1)
+
+
+def _measure(acting: Acting) -> Callable[[Acting, Sequence, Sequence], np.ndarray]:
+    """How far outputs are apart, [batch]: actions or logits, and what is remembered."""
+    said = _of_actions if acting.logits is None else _of_logits
+    first = len(acting.outputs) - len(jax.tree.leaves(acting.policy.carry_shapes))
+
+    def measure(acting: Acting, ours: Sequence, theirs: Sequence) -> np.ndarray:
+        found = said(acting, ours, theirs)
+        for a, b in zip(ours[first:], theirs[first:], strict=True):
+            a, b = _rows(a), _rows(b)
+            with np.errstate(invalid="ignore"):
+                found = np.maximum(found, _largest(b - a) / _scale(a)[:, 0])
+        return found
+
+    return measure
 
 
 def _of_actions(acting: Acting, ours: Sequence, theirs: Sequence) -> np.ndarray:
@@ -188,17 +229,17 @@ def _scale(logits: np.ndarray) -> np.ndarray:
 
 
 def _moved_by_last_bit(
-    acting: Acting, observations: np.ndarray, noise: list[np.ndarray]
+    acting: Acting, observations: np.ndarray, others: list[np.ndarray]
 ) -> np.ndarray:
     """How far the policy moves, [batch], when each number moves by its last bit or two."""
-    measure = _of_actions if acting.logits is None else _of_logits
+    measure = _measure(acting)
     draw = np.random.default_rng(1)
-    still = [np.asarray(x) for x in acting.compiled(observations, *noise)]
+    still = [np.asarray(x) for x in acting.compiled(observations, *others)]
     moved = np.zeros(len(observations))
     for _ in range(_TRIALS):
         signs = draw.choice([-1.0, 1.0], observations.shape)
         near = (observations * (1 + _LAST_BIT * signs)).astype(np.float32)
-        found = [np.asarray(x) for x in acting.compiled(near, *noise)]
+        found = [np.asarray(x) for x in acting.compiled(near, *others)]
         moved = np.maximum(moved, measure(acting, still, found))
     return moved
 

@@ -94,7 +94,7 @@ def record(
         observe, tuple((name, function) for name, (function, _) in measures.items()),
     )
     begin, go_on = programs
-    carry, keys, first = begin(jax.random.key(seed))
+    carry, keys, first = begin(jax.random.key(seed), policy.initial_carry((episodes,)))
     kept, count = [], 0
     limit = environment.episode_length if most_steps is None else most_steps
     while bool(jnp.any(carry[1])) and int(carry[3]) < environment.episode_length:
@@ -122,8 +122,10 @@ def _programs(
     """(random key -> what begins, the first pose), (one chunk of steps, and what is kept)."""
 
     @jax.jit
-    def begin(random_key: jax.Array) -> tuple[Carry, jax.Array, dict[str, jax.Array]]:
-        carry, keys = begin_episodes(environment, random_key, episodes)
+    def begin(
+        random_key: jax.Array, memory: Any
+    ) -> tuple[Carry, jax.Array, dict[str, jax.Array]]:
+        carry, keys = begin_episodes(environment, random_key, episodes, memory)
         return carry, keys, pose(carry[0].state)
 
     def step(parameters: Any, keys: jax.Array, carry: Carry) -> tuple[Carry, dict[str, Any]]:

@@ -31,6 +31,7 @@ class Episodes:
         a run's first, is not counted among those that ended.
       variation: what is each environment's own through all its episodes (`Environment.vary`),
         [N, ...]; () where all are alike.
+      memory: what those who act in them remember of each since it began, [N, ...]; () for nothing.
     """
 
     state: Any
@@ -38,6 +39,7 @@ class Episodes:
     reward_sum: jax.Array
     head_start: jax.Array
     variation: Any = ()
+    memory: Any = ()
 
     @property
     def observation(self) -> Any:
@@ -188,7 +190,7 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
         episode_length=jnp.where(end, length, 0),
         episode_end=end,
     )
-    moved = Episodes(new, length, reward_sum, episodes.head_start, episodes.variation)
+    moved = dataclasses.replace(episodes, state=new, length=length, reward_sum=reward_sum)
     return moved, outcome
 
 
@@ -205,7 +207,7 @@ def _finite(observation: Any) -> jax.Array:
 
 def restart(
     episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array, group: int | None = None,
-    first: jax.Array | int = 0, branch: bool = True,
+    first: jax.Array | int = 0, branch: bool = True, memory: Any = (),
 ) -> Episodes:
     """Puts environments that ended into fresh start states, with random keys of their own.
 
@@ -217,6 +219,7 @@ def restart(
       group: how many environments share start states; by default as many as `reset_group(N)`.
       first: where this batch's own start states begin.
       branch: whether to do nothing at all, by a conditional, where no episode ended.
+      memory: what is remembered where an episode begins, [...] each leaf.
     """
     alike = not jax.tree.leaves(episodes.variation)
     index = first + jnp.arange(end.shape[0])
@@ -232,11 +235,14 @@ def restart(
         ))
         return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
 
-    bare = dataclasses.replace(episodes, variation=())
+    bare = dataclasses.replace(episodes, variation=(), memory=())
     # On a CPU with few environments most steps end no episode, and then nothing is copied. An
     # accelerator would wait for the host to read the condition, which takes longer than the copy.
     bare = jax.lax.cond(jnp.any(end), select, lambda bare: bare, bare) if branch else select(bare)
-    return dataclasses.replace(bare, variation=episodes.variation)
+    memory = jax.tree.map(
+        lambda m, e: _where(end, jnp.broadcast_to(m, e.shape), e), memory, episodes.memory
+    )
+    return dataclasses.replace(bare, variation=episodes.variation, memory=memory)
 
 
 def _holds_keys(path: tuple, x: jax.Array) -> bool:

@@ -8,14 +8,16 @@ A wrapped environment's name tells what was done to it; to resume a run in one, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrust import checks
-from jtrust.environments.base import Environment, describe, own_truncation
+from jtrust.environments.base import Environment, describe, own_truncation, select
 from jtrust.environments.batch import strong
 
 
@@ -94,6 +96,53 @@ def frame_stack(environment: Any, n: int) -> Environment:
         environment.used(environment.observation),
     )
     return _changed(environment, f"frame_stack({n})", reset, step, observation=observation)
+
+
+def hide(environment: Any, indices: Sequence[int]) -> Environment:
+    """The numbers at `indices` are left out of what the policy reads, such as velocities.
+
+    Of a dictionary of observations, those that the policy does not read stay whole.
+
+    Args:
+      environment: whose observation is [O], or a dictionary of such.
+      indices: whole numbers from 0 to O - 1, not all of them.
+
+    Raises:
+      BadArgument: no such numbers, or none left.
+    """
+    environment = _described(environment)
+    name = environment.policy_key
+    whole = environment.used(environment.observation)
+    size = select(whole, name).shape[0]
+    hidden = _indices(indices, size)
+    kept = np.asarray([i for i in range(size) if i not in hidden])
+
+    def seen(obs):
+        obs = environment.used(obs)
+        return obs[kept] if name is None else {**obs, name: obs[name][kept]}
+
+    def reset(key, *variation):
+        state = environment.reset(key, *variation)
+        return _plain(state, obs=seen(state.obs))
+
+    def step(state, action, *variation):
+        new = environment.step(state.inner, action, *variation)
+        return _plain(new, obs=seen(new.obs))
+
+    observation = jax.eval_shape(seen, whole)
+    text = ",".join(map(str, sorted(hidden)))
+    return _changed(environment, f"hide({text})", reset, step, observation=observation)
+
+
+def _indices(indices: Any, size: int) -> set[int]:
+    remedy = f"must be some of the numbers 0 to {size - 1}, and not all, such as (0,)"
+    try:
+        found = {operator.index(i) for i in indices}
+    except TypeError as error:
+        raise checks.BadArgument("indices", indices, remedy) from error
+    if not found or not found < set(range(size)):
+        raise checks.BadArgument("indices", indices, remedy)
+    return found
 
 
 def scale_reward(environment: Any, scale: float) -> Environment:

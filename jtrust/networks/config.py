@@ -30,6 +30,10 @@ INITIALIZATIONS = {
 # Of products of matrices, by the names of `jax.lax.Precision`.
 PRECISIONS = ("highest", "high", "default")
 
+# What a network may remember by; `jtrust.networks.recurrent` makes them.
+MEMORIES = ("gru", "lstm", "s5")
+_LARGEST_MEMORY = 65536
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
@@ -51,6 +55,9 @@ class NetworkConfig:
         to the environment.
       state_dependent_std: a standard deviation for each state, by the network of the mean, instead
         of one for all states.
+      memory: what both networks remember an episode by, behind their first hidden layer: "gru",
+        "lstm" or "s5", or None for networks that read one observation; docs/memory.md.
+      memory_size: numbers that it remembers in each layer of state.
       precision: of all products of matrices in both networks, one of `PRECISIONS`: "highest" is
         full float32 on every device; "high" is three bfloat16 passes on a TPU and TF32 on a GPU;
         "default" is what the device is fastest at, one bfloat16 pass on a TPU. With less than
@@ -65,6 +72,8 @@ class NetworkConfig:
     min_std: float = 0.05
     squash: bool = False
     state_dependent_std: bool = False
+    memory: str | None = None
+    memory_size: int = 64
     precision: str = "highest"
 
     def __post_init__(self):
@@ -85,4 +94,14 @@ class NetworkConfig:
             )
         checks.truth_value("squash", self.squash)
         checks.truth_value("state_dependent_std", self.state_dependent_std)
+        if self.memory is not None:
+            checks.one_of("memory", self.memory, MEMORIES)
+        checks.whole_number(
+            "memory_size", self.memory_size, maximum=_LARGEST_MEMORY, example=64
+        )
+        if self.memory == "s5" and self.memory_size % 2:
+            raise checks.BadArgument(
+                "memory_size", self.memory_size,
+                "must be even for s5, whose states are complex numbers, such as 64",
+            )
         checks.one_of("precision", self.precision, PRECISIONS)

@@ -111,13 +111,13 @@ def custom_policy(
     what = type(found["distribution"]).__name__
     if found["missing"]:
         raise checks.BadArgument(
-            name, type(module).__name__,
+            name, _name_of(module),
             f"must return a distribution, such as those of jtrust.distributions; {what} has no "
             + ", ".join(found["missing"]),
         )
     if found["types"] != ["float32"]:
         raise checks.BadArgument(
-            name, type(module).__name__,
+            name, _name_of(module),
             f"must return a distribution that is a pytree of float32 arrays; this {what} holds "
             + ", ".join(found["types"]),
         )
@@ -136,7 +136,7 @@ def _check_deviation(module: nn.Module, variables: Any) -> None:
     if isinstance(names, str) or not set(names) <= set(there):
         raise checks.BadArgument(
             "deviation_parameters", names,
-            f"must be a tuple of names of {type(module).__name__}'s parameters: {', '.join(there)}",
+            f"must be a tuple of names of {_name_of(module)}'s parameters: {', '.join(there)}",
         )
 
 
@@ -191,7 +191,7 @@ def _check_actions(
     if not good:
         of_logits = f", logits {(*_BATCH, *found['logits'])}" if "logits" in found else ""
         raise checks.BadArgument(
-            "policy_network", type(module).__name__,
+            "policy_network", _name_of(module),
             f"must return a distribution with {wanted}; of observations {(*_BATCH, inputs)} it "
             f"makes a {type(found['distribution']).__name__} with batch shape "
             f"{found['batch_shape']}{of_logits} and {actions.dtype} actions {actions.shape}",
@@ -216,13 +216,18 @@ def custom_value(module: nn.Module, inputs: int, precision: str = "highest") -> 
         last = "; drop its last axis, as by [..., 0]"
         shape = getattr(value, "shape", None)
         raise checks.BadArgument(
-            name, type(module).__name__,
+            name, _name_of(module),
             f"must return one float32 value per observation, {_BATCH} of observations "
             f"{(*_BATCH, inputs)}; it returns "
             + (type(value).__name__ if shape is None else f"{value.dtype} {shape}")
             + last * (shape == (*_BATCH, 1)),
         )
     return CustomValue(module, precision)
+
+
+def _name_of(module: nn.Module) -> str:
+    """The user's class."""
+    return getattr(module, "own_name", type(module).__name__)
 
 
 def _tried_with(inputs: int) -> jax.ShapeDtypeStruct:
@@ -233,7 +238,7 @@ def _check_parameters(name: str, module: Any, inputs: int) -> Any:
     """The shapes of a module's variables."""
     if not isinstance(module, nn.Module):
         raise checks.BadArgument(name, module, "must be a flax.linen module (an instance)")
-    kind = type(module).__name__
+    kind = _name_of(module)
     variables = _abstract(
         name, module, module.init, jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((inputs,), jnp.float32),
@@ -261,7 +266,7 @@ def _abstract(name: str, module: nn.Module, function: Any, *args: Any) -> Any:
         message = str(error).strip().splitlines() or [""]
         shapes = [x.shape for x in args if getattr(x, "shape", ())]
         raise checks.BadArgument(
-            name, type(module).__name__,
+            name, _name_of(module),
             f"must take observations of any leading axes; for {shapes[-1]} it raised "
             f"{type(error).__name__}: {message[0][:200]}",
         ) from error

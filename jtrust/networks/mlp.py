@@ -103,13 +103,16 @@ def narrow_product(
     return jax.lax.dot_general(x, transposed, (((x.ndim - 1,), (1,)), ((), ())), precision)
 
 
-def _policy_mlp(config: NetworkConfig, outputs: int, on_cpu: bool) -> MLP:
+def _policy_mlp(config: NetworkConfig, outputs: int, on_cpu: bool, behind: int) -> MLP:
     # A gain of 0.01: the first policy is nearly the same everywhere, so what it learns first
     # comes from returns and not from its random start.
     return MLP(
-        config.policy_layers, outputs, config.activation, config.initialization, 0.01, on_cpu,
-        name="mlp",
+        config.policy_layers[behind:], outputs, config.activation, config.initialization, 0.01,
+        on_cpu, name="mlp",
     )
+
+
+# `behind` of each: how many of the hidden layers stand before it, in a network with memory.
 
 
 class GaussianPolicy(nn.Module):
@@ -118,6 +121,7 @@ class GaussianPolicy(nn.Module):
     config: NetworkConfig
     action_size: int
     on_cpu: bool = False
+    behind: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DiagonalGaussian:
@@ -125,10 +129,12 @@ class GaussianPolicy(nn.Module):
         size = self.action_size
         start = float(np.log(config.initial_std - config.min_std))
         if config.state_dependent_std:
-            mean, raw = jnp.split(_policy_mlp(config, 2 * size, self.on_cpu)(x), 2, axis=-1)
+            mean, raw = jnp.split(
+                _policy_mlp(config, 2 * size, self.on_cpu, self.behind)(x), 2, axis=-1
+            )
             raw = start + raw
         else:
-            mean = _policy_mlp(config, size, self.on_cpu)(x)
+            mean = _policy_mlp(config, size, self.on_cpu, self.behind)(x)
             raw = self.param(DEVIATION, nn.initializers.constant(start), (size,), jnp.float32)
         log_std = jnp.log(config.min_std + jnp.exp(raw))
         distribution = TanhGaussian if config.squash else DiagonalGaussian
@@ -141,10 +147,11 @@ class CategoricalPolicy(nn.Module):
     config: NetworkConfig
     actions: int
     on_cpu: bool = False
+    behind: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Categorical:
-        return Categorical(_policy_mlp(self.config, self.actions, self.on_cpu)(x))
+        return Categorical(_policy_mlp(self.config, self.actions, self.on_cpu, self.behind)(x))
 
 
 class BinsPolicy(nn.Module):
@@ -154,10 +161,12 @@ class BinsPolicy(nn.Module):
     action_size: int
     bins: int
     on_cpu: bool = False
+    behind: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> MultiCategorical:
-        logits = _policy_mlp(self.config, self.action_size * self.bins, self.on_cpu)(x)
+        size = self.action_size * self.bins
+        logits = _policy_mlp(self.config, size, self.on_cpu, self.behind)(x)
         return MultiCategorical(logits.reshape(*logits.shape[:-1], self.action_size, self.bins))
 
 
@@ -166,12 +175,13 @@ class Value(nn.Module):
 
     config: NetworkConfig
     on_cpu: bool = False
+    behind: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
         network = MLP(
-            config.value_layers, 1, config.activation, config.initialization, 1.0, self.on_cpu,
-            name="mlp",
+            config.value_layers[self.behind:], 1, config.activation, config.initialization, 1.0,
+            self.on_cpu, name="mlp",
         )
         return network(x)[..., 0]

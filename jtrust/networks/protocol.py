@@ -37,8 +37,30 @@ class Network(Protocol):
         """(what it says of normalised observations [..., O], the carry after them)."""
         ...
 
-    def __call__(self, params: Params, x: jax.Array) -> Any:
-        """What it says of normalised observations [..., O] with nothing before them."""
+    def unroll(
+        self, params: Params, carry: Carry, x: jax.Array, starts: jax.Array
+    ) -> tuple[Any, Carry]:
+        """(what it says of T steps of N environments, [T, N, ...], the carry after the last).
+
+        Args:
+          params: its parameters.
+          carry: before the first step, [N, ...] each leaf.
+          x: normalised observations, [T, N, O].
+          starts: whether an episode begins with each, bool [T, N].
+        """
+        ...
+
+    def sequence(self, carry: Carry, x: Any, starts: jax.Array) -> Any:
+        """What `__call__` is given for all steps of a rollout; arguments as for `unroll`."""
+        ...
+
+    def following(self, carry: Carry, x: Any) -> Any:
+        """What `__call__` is given for one step behind a carry, x [N, O]."""
+        ...
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        """What it says of normalised observations [..., O] with nothing before them; or of a
+        `jtrust.networks.sequence.Sequence`, [T N, ...]."""
         ...
 
     def fold_input(self, params: Params, old: Any, new: Any) -> Params:
@@ -102,6 +124,17 @@ class Memoryless:
 
     def apply(self, params: Params, carry: Carry, x: jax.Array) -> tuple[Any, Carry]:
         return self(params, x), carry
+
+    def unroll(
+        self, params: Params, carry: Carry, x: jax.Array, starts: jax.Array
+    ) -> tuple[Any, Carry]:
+        return self(params, x), carry
+
+    def sequence(self, carry: Carry, x: Any, starts: jax.Array) -> Any:
+        return x
+
+    def following(self, carry: Carry, x: Any) -> Any:
+        return x
 
     def __call__(self, params: Params, x: jax.Array) -> Any:
         with jax.default_matmul_precision(self.precision):

@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec
 
 from jtrust.algorithms import Batch
 from jtrust.algorithms.surrogate import Surrogate
+from jtrust.networks import has_memory
+from jtrust.networks.sequence import Sequence
 from jtrust.profiling.probes import replay
 from jtrust.training import Trainer, TrainState
 from jtrust.training.mesh import (
@@ -25,9 +27,14 @@ from jtrust.training.mesh import (
     per_shard,
 )
 from jtrust.training.random_keys import ACTIONS, environment_keys
-from jtrust.training.rollout import in_blocks
+from jtrust.training.rollout import Trajectory, in_blocks
 
-BY_TIME = PartitionSpec(None, AXIS)
+BY_TIME: Any = PartitionSpec(None, AXIS)
+_SEQUENCE: Any = Sequence(BY_TIME, BY_TIME, SHARDED)
+# How a rollout is spread over devices: what is remembered before it has no axis of time.
+_TRAJECTORY = Trajectory(**{
+    f.name: SHARDED if f.name == "memory" else BY_TIME for f in dataclasses.fields(Trajectory)
+})
 
 
 def _batch_spec(trainer: Trainer) -> Batch:
@@ -36,6 +43,11 @@ def _batch_spec(trainer: Trainer) -> Batch:
         "environment_keys": SHARDED, "trust": REPLICATED,
         "on_cpu": is_cpu(trainer.mesh),
     }
+    for name, custom in (
+        ("observation", trainer.custom_policy), ("value_observation", trainer.custom_value)
+    ):
+        if has_memory(trainer.network, custom):
+            apart[name] = _SEQUENCE
     return Batch(**{f.name: apart.get(f.name, BY_TIME) for f in dataclasses.fields(Batch)})
 
 
@@ -81,7 +93,8 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         lambda s: trainer.collection.reset_pool(s, keys(s)), (STATE_SPEC,), SHARDED, state
     )
     rollout = shard(
-        lambda s: trainer.collection(s, keys(s))[:2], (STATE_SPEC,), (STATE_SPEC, BY_TIME), state
+        lambda s: trainer.collection(s, keys(s))[:2], (STATE_SPEC,), (STATE_SPEC, _TRAJECTORY),
+        state,
     )
     after, trajectory = rollout()
     physics = shard(
@@ -92,10 +105,10 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
         lambda *args: _act(trainer, *args), (STATE_SPEC, BY_TIME), BY_TIME,
         state, trajectory.observation,
     )
-    estimate = shard(trainer.estimation, (STATE_SPEC, BY_TIME), BY_TIME, after, trajectory)
+    estimate = shard(trainer.estimation, (STATE_SPEC, _TRAJECTORY), BY_TIME, after, trajectory)
     normalization = shard(
         lambda s, steps, estimates: trainer.preparation(s, steps, estimates, keys(s))[:2],
-        (STATE_SPEC, BY_TIME, BY_TIME), (STATE_SPEC, _batch_spec(trainer)),
+        (STATE_SPEC, _TRAJECTORY, BY_TIME), (STATE_SPEC, _batch_spec(trainer)),
         after, trajectory, estimate(),
     )
     ready, batch = normalization()
@@ -106,7 +119,7 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     again = []
     if trainer.value_fit.rounds > 1:
         run = shard(
-            trainer.evaluation, (STATE_SPEC, BY_TIME, _batch_spec(trainer)),
+            trainer.evaluation, (STATE_SPEC, _TRAJECTORY, _batch_spec(trainer)),
             (STATE_SPEC, _batch_spec(trainer)), ready, trajectory, batch,
         )
         again = [Part(ROUNDS, run)]
@@ -127,20 +140,21 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
 def _act(trainer: Trainer, state: TrainState, observation: Any) -> jax.Array:
     """Actions at observations [T, N, O], one time step after another as in a rollout."""
 
-    def block(keys, observation):
-        def step(_, x):
+    def block(keys, observation, memory):
+        def step(memory, x):
             t, now = x
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-            policy = trainer.policy(state.policy, state.observation_statistics, now)
-            return None, jax.vmap(lambda d, k: d.sample(k))(policy, step_keys)
+            policy, memory = trainer.agent.act(state, memory, now)
+            return memory, jax.vmap(lambda d, k: d.sample(k))(policy, step_keys)
 
         by_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
-        return (), jax.lax.scan(step, None, (jnp.arange(trainer.unroll_length), by_time))[1], ()
+        numbered = jnp.arange(trainer.unroll_length), by_time
+        return (), jax.lax.scan(step, memory, numbered)[1], ()
 
     by_environment = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), observation)
     size = trainer.collection.block_size(state.episodes.state)
     keys = environment_keys(state, trainer.collection.envs_per_device)[:, ACTIONS]
-    return in_blocks(block, size, keys, by_environment)[1]
+    return in_blocks(block, size, keys, by_environment, state.episodes.memory)[1]
 
 
 def _update_parts(trainer: Trainer) -> list[tuple[str, Callable, str | None]]:

@@ -181,12 +181,14 @@ def run_episodes(
         evaluate_policy(
             compact(same_environment(environment)), acting(policy, stochastic),
             (policy.params, policy.statistics), jax.random.key(seed), episodes,
+            policy.initial_carry((episodes,)),
         )
     )
 
 
 def acting(policy: Policy, stochastic: bool = False) -> Callable:
-    """((params, statistics), observations [N, O], keys [N]) -> actions on the policy's scale.
+    """((params, statistics), carry, observations [N, O], keys [N]) -> (actions on the policy's
+    scale, carry).
 
     The same function again for the same network, so that what was compiled for it serves.
     """
@@ -198,11 +200,12 @@ def acting(policy: Policy, stochastic: bool = False) -> Callable:
 
 @functools.lru_cache(maxsize=8)
 def _acting(network: PolicyNetwork, key: str | None, stochastic: bool) -> Callable:
-    def act(params, observation, keys):
+    def act(params, carry, observation, keys):
         parameters, statistics = params
-        distribution = network(parameters, statistics.normalize(select(observation, key)))
+        inputs = statistics.normalize(select(observation, key))
+        distribution, carry = network.apply(parameters, carry, inputs)
         if stochastic:
-            return jax.vmap(lambda d, k: d.sample(k))(distribution, keys)
-        return distribution.mode()
+            return jax.vmap(lambda d, k: d.sample(k))(distribution, keys), carry
+        return distribution.mode(), carry
 
     return act

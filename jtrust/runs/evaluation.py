@@ -103,7 +103,8 @@ class Evaluation:
     def of(self, acting: Any) -> dict[str, jax.Array]:
         """Mean return and length over episodes that stayed finite; NaN where none did. Pure."""
         found = evaluate_policy(
-            self.trainer.environment, self._act, acting, jax.random.key(0), self.episodes
+            self.trainer.environment, self._act, acting, jax.random.key(0), self.episodes,
+            self.trainer.policy_network.initial_carry((self.episodes,)),
         )
         whole = ~found["nonfinite"]
         count = jnp.sum(whole)
@@ -115,9 +116,13 @@ class Evaluation:
 
     @functools.cached_property
     def _act(self) -> Callable:
-        def act(acting: Any, observation: Any, keys: jax.Array) -> jax.Array:
+        agent = self.trainer.agent
+
+        def act(acting: Any, carry: Any, observation: Any, keys: jax.Array) -> tuple:
             params, statistics = acting
-            return self.trainer.policy(params, statistics, observation).mode()
+            inputs = agent.policy_inputs(statistics, observation)
+            distribution, carry = agent.policy_network.apply(params, carry, inputs)
+            return distribution.mode(), carry
 
         return act
 

@@ -17,7 +17,7 @@ from jtrust.environments import describe, make_env, with_action_bins
 from jtrust.environments.compact import compact
 from jtrust.environments.mjx_devices import use_local_devices_where_loaded
 from jtrust.environments.warp_physics import check_devices
-from jtrust.networks import NetworkConfig
+from jtrust.networks import NetworkConfig, has_memory
 from jtrust.training.mesh import default_num_envs, find_devices, make_mesh
 from jtrust.training.trainer import Trainer
 
@@ -105,7 +105,10 @@ def make_trainer(
     unroll_length = checks.whole_number("unroll_length", unroll_length, maximum=2**15, example=64)
     mesh = make_mesh(devices, num_envs)
     check_devices(environment, mesh.devices.flat)
-    shares = _Shares(num_envs, unroll_length, mesh.size)
+    shares = _Shares(
+        num_envs, unroll_length, mesh.size, has_memory(network, policy_network),
+        has_memory(network, value_network),
+    )
     trainer = Trainer(
         environment, shares.settle(algorithm), gae, shares.settle_values(value_fit), num_envs,
         unroll_length, network, mesh, policy_network, value_network,
@@ -129,11 +132,15 @@ class _Shares:
       num_envs: over all devices.
       unroll_length: steps of each.
       devices: how many.
+      policy_in_order, value_in_order: whether that network reads steps in their order, so that its
+        minibatches are of whole environments.
     """
 
     num_envs: int
     unroll_length: int
     devices: int
+    policy_in_order: bool = False
+    value_in_order: bool = False
 
     def settle(self, algorithm: Algorithm) -> Algorithm:
         """The algorithm `settled` for such rollouts.
@@ -147,7 +154,8 @@ class _Shares:
             self._refuse_parts(algorithm, settled.parts)
         for name in algorithm.minibatched:
             self._check_minibatches(
-                name, getattr(algorithm, name), getattr(settled, name), settled.parts
+                name, getattr(algorithm, name), getattr(settled, name), self.policy_in_order,
+                settled.parts,
             )
         return settled
 
@@ -155,7 +163,7 @@ class _Shares:
         """The same of the values' fit, which takes a rollout whole."""
         settled = value_fit.settled(self.num_envs, self.unroll_length)
         self._check_minibatches(
-            "value_minibatches", value_fit.minibatches, settled.minibatches
+            "value_minibatches", value_fit.minibatches, settled.minibatches, self.value_in_order
         )
         return settled
 
@@ -173,9 +181,12 @@ class _Shares:
         )
 
     def _check_minibatches(
-        self, name: str, given: int | None, count: int | None, parts: int = 1
+        self, name: str, given: int | None, count: int | None, in_order: bool, parts: int = 1
     ) -> None:
         of_parts = f" / {parts} parts" if parts > 1 else ""
+        if in_order:
+            self._check_environments(name, given, count, parts, of_parts)
+            return
         steps = self.num_envs // self.devices // parts * self.unroll_length
         if given is not None and steps % given:
             raise checks.BadArgument(
@@ -192,6 +203,30 @@ class _Shares:
                 f"{self.unroll_length} steps{of_parts} evenly; take fewer devices, or give {name}, "
                 f"such as {largest_divisor(steps, count)}",
             )
+
+    def _check_environments(
+        self, name: str, given: int | None, count: int | None, parts: int, of_parts: str
+    ) -> None:
+        """The same where a network has a memory: each minibatch has whole environments."""
+        envs = self.num_envs // self.devices // parts
+        if count is None:
+            wanted = minibatches_for(self.num_envs // parts * self.unroll_length)
+            count = largest_divisor(self.num_envs // parts, wanted)
+        if envs % count == 0:
+            return
+        if given is None and self.devices > 1:
+            raise checks.BadArgument(
+                "devices", self.devices,
+                f"cannot share the {count} minibatches of whole environments, as a network with "
+                f"memory takes them, of {self.num_envs} environments{of_parts} evenly; take fewer "
+                f"devices, or give {name}, such as {largest_divisor(envs, count)}",
+            )
+        raise checks.BadArgument(
+            name, given or count,
+            f"must divide the environments, for a network with memory takes minibatches of "
+            f"whole ones (num_envs {self.num_envs}{self._of_devices}{of_parts}), such as "
+            f"{largest_divisor(envs, count)}",
+        )
 
     @property
     def _of_devices(self) -> str:

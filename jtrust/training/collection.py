@@ -65,8 +65,8 @@ class Collection:
         agent = self.agent
         run = functools.partial(
             rollout, agent.environment,
-            functools.partial(agent.policy, state.policy, state.observation_statistics),
-            functools.partial(agent.values, state), unroll_length=self.unroll_length,
+            functools.partial(agent.act, state), functools.partial(agent.values_after, state),
+            unroll_length=self.unroll_length,
             restarts=self.restarts(pool),
         )
         episodes = self.begun(state, pool)
@@ -74,6 +74,7 @@ class Collection:
             episodes, trajectory, totals = in_blocks(
                 run, self.block_size(pool), episodes, pool, keys[:, ACTIONS]
             )
+        trajectory = dataclasses.replace(trajectory, memory=state.episodes.memory)
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
 
     def reset_pool(self, state: TrainState, keys: jax.Array) -> Any:
@@ -92,7 +93,10 @@ class Collection:
 
     def restarts(self, pool: Any) -> Restarts:
         """How episodes that end go on from the pool."""
-        return Restarts(reset_group(self.num_envs), self._first(pool), is_cpu(self.mesh))
+        return Restarts(
+            reset_group(self.num_envs), self._first(pool), is_cpu(self.mesh),
+            self.agent.initial_memory(),
+        )
 
     def _first(self, pool: Any) -> jax.Array | int:
         """Where this shard's environments begin in the pool, []."""
@@ -118,9 +122,11 @@ class Collection:
         first = jax.lax.cond(
             state.iteration == 0,
             lambda: begin(jax.tree.map(own, pool), head_start=spread.astype(jnp.int32)),
-            lambda: dataclasses.replace(episodes, variation=()),
+            lambda: dataclasses.replace(episodes, variation=(), memory=()),
         )
-        return dataclasses.replace(first, variation=episodes.variation)
+        return dataclasses.replace(
+            first, variation=episodes.variation, memory=episodes.memory
+        )
 
     def block_size(self, states: Any) -> int:
         """How many of a shard's environments are rolled out together, given their states."""

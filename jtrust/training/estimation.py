@@ -53,9 +53,10 @@ class Estimation:
         is 0, and it has no weight in the batch."""
         agent = self.agent
         with jax.named_scope("advantages"):
-            values = agent.values(state, trajectory.observation)
+            values, memory = agent.values_along(state, trajectory)
             final = agent.environment.used(state.episodes.observation)
-            next_values = true_next_values(trajectory, values, agent.values(state, final))
+            final_values = agent.values_after(state, memory, final)
+            next_values = true_next_values(trajectory, values, final_values)
 
             def sums(decay: jax.Array | float) -> jax.Array:
                 advantages, _ = gae(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 
 from jtrust.environments import Environment, batch
 
+# (params, memory, observations, keys) -> (actions, memory)
+PolicyFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 # (episodes under way, which of them go on, results so far, steps done)
 Carry = tuple[batch.Episodes, jax.Array, dict[str, jax.Array], jax.Array]
 
@@ -18,27 +21,29 @@ Carry = tuple[batch.Episodes, jax.Array, dict[str, jax.Array], jax.Array]
 @functools.partial(jax.jit, static_argnames=("environment", "policy_fn", "episodes"))
 def evaluate_policy(
     environment: Environment,
-    policy_fn: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    policy_fn: PolicyFn,
     params: Any,
     key: jax.Array,
     episodes: int,
+    memory: Any = (),
 ) -> dict[str, jax.Array]:
     """Runs one episode in each of `episodes` environments, to its end or the time limit.
 
     Args:
       environment: what to act in.
-      policy_fn: (params, observations, keys [N]) -> actions, [N, A] or [N]; observations are
-        [N, O], or a dictionary of such.
+      policy_fn: (params, memory, observations, keys [N]) -> (actions [N, A] or [N], memory);
+        observations are [N, O], or a dictionary of such.
       params: what `policy_fn` needs.
       key: random key; consumed.
       episodes: N.
+      memory: what the policy remembers where an episode begins, [N, ...] each leaf.
 
     Returns:
       {"return": [N], "length": [N], "nonfinite": bool [N], "overflow": bool [N]}; an episode that
       gave NaN or infinity ends there, with the rewards before it; in one that overflowed, the
       physics lost contacts or constraints for want of room.
     """
-    carry, keys = begin_episodes(environment, key, episodes)
+    carry, keys = begin_episodes(environment, key, episodes, memory)
 
     def going_on(carry):
         _, running, _, t = carry
@@ -51,7 +56,7 @@ def evaluate_policy(
 
 
 def begin_episodes(
-    environment: Environment, key: jax.Array, episodes: int
+    environment: Environment, key: jax.Array, episodes: int, memory: Any = ()
 ) -> tuple[Carry, jax.Array]:
     """Where `evaluate_policy` begins: (what a step carries, keys [N] of the actions)."""
     start_key, action_key = jax.random.split(key)
@@ -66,13 +71,13 @@ def begin_episodes(
         "overflow": jnp.zeros(episodes, bool),
     }
     running = jnp.ones(episodes, bool)
-    carry = (batch.begin(starts, variation), running, result, jnp.int32(0))
+    begun = dataclasses.replace(batch.begin(starts, variation), memory=memory)
+    carry = (begun, running, result, jnp.int32(0))
     return carry, jax.random.split(action_key, episodes)
 
 
 def advance_episodes(
-    environment: Environment, policy_fn: Callable[[Any, jax.Array, jax.Array], jax.Array],
-    params: Any, keys: jax.Array, carry: Carry,
+    environment: Environment, policy_fn: PolicyFn, params: Any, keys: jax.Array, carry: Carry,
 ) -> tuple[Carry, jax.Array, jax.Array]:
     """One step of each of N episodes: (what is carried on, actions [N, A] or [N], rewards [N]).
 
@@ -80,8 +85,9 @@ def advance_episodes(
     """
     current, running, result, t = carry
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-    action = policy_fn(params, current.observation, step_keys)
+    action, memory = policy_fn(params, current.memory, current.observation, step_keys)
     moved, outcome = batch.step(environment, current, action)
+    moved = dataclasses.replace(moved, memory=memory)
     reward = jnp.where(running, outcome.reward, 0.0)
     result = {
         "return": result["return"] + reward,

@@ -86,10 +86,13 @@ class PolicyEvaluation:
         agent = self.estimate.agent
         values, _, targets = self.estimate(state, trajectory)
         left = agent.scaled_targets(state, targets) - agent.scaled_targets(state, values)
+        _, memory = agent.values_along(state, trajectory)
         final = agent.environment.used(state.episodes.observation)
         value = solve_output_layer(
             agent.value_network, state.value, batch.value_observation,
-            agent.value_inputs(state.observation_statistics, final), left,
+            agent.value_network.following(
+                memory.value, agent.value_inputs(state.observation_statistics, final)
+            ), left,
             trajectory.termination, ends_of_sums(trajectory), trajectory.truncation,
             cast(jax.Array, batch.weight), self.estimate.gae.discount,
             self.estimate.target_lambda, AXIS,

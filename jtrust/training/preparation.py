@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jtrust.algorithms import Batch
 from jtrust.environments.base import select
 from jtrust.networks import RunningStatistics
+from jtrust.networks.sequence import every, observations
 from jtrust.training.agent import Agent
 from jtrust.training.batch_statistics import standardize, step_weights, trust
 from jtrust.training.estimation import Estimates
@@ -56,7 +57,7 @@ class Preparation:
             whole = cast(jax.Array, trajectory.whole)  # as a rollout has it
             weight, share = step_weights(whole)
             state, observed = self.update_statistics(
-                state, trajectory.observation, estimates.targets, weight, share
+                state, self.agent.policy_sequence(trajectory), estimates.targets, weight, share
             )
             seen = state.rewards_seen.update(
                 trajectory.reward, trajectory.termination, whole, AXIS
@@ -65,9 +66,14 @@ class Preparation:
             environment = self.agent.environment
             # Once for both networks, which mostly read the same.
             observation = state.observation_statistics.normalize(trajectory.observation)
+            agent, memory = self.agent, trajectory.memory
             batch = Batch(
-                observation=select(observation, environment.policy_key),
-                value_observation=select(observation, environment.value_key),
+                observation=agent.policy_network.sequence(
+                    memory.policy, select(observation, environment.policy_key), trajectory.starts
+                ),
+                value_observation=agent.value_network.sequence(
+                    memory.value, select(observation, environment.value_key), trajectory.starts
+                ),
                 action=trajectory.action,
                 advantage=self.standard_advantages(trajectory, estimates.advantages, weight),
                 value_target=self.agent.scaled_targets(state, estimates.targets),
@@ -108,9 +114,13 @@ class Preparation:
         self, state: TrainState, observation: Any, targets: jax.Array,
         weight: jax.Array | None = None, share: jax.Array | float = 1.0,
     ) -> tuple[TrainState, Metrics]:
-        """Takes a batch into both statistics; also metrics: how far the policy moved by it."""
+        """Takes a batch into both statistics; also metrics: how far the policy moved by it.
+
+        `observation` is raw, [T, N, O] or a dictionary of such; or, of a policy with memory, a
+        sequence of them.
+        """
         old, old_targets = state.observation_statistics, state.target_statistics
-        new = old.update(observation, AXIS, 2, weight, share)
+        new = old.update(observations(observation), AXIS, 2, weight, share)
         taken = old_targets.update(targets, AXIS, 2, weight, share)
         new_targets = taken.forget(float(_TARGET_MEMORY * self.steps))
         moved = dataclasses.replace(
@@ -143,7 +153,8 @@ class Preparation:
     def drift(self, state: TrainState, moved: TrainState, observation: Any) -> Metrics:
         """How far the policy moved by new statistics, and what its precision leaves unknown."""
         # Eight of the time steps are enough to see a drift.
-        some = jax.tree.map(lambda x: x[:: max(x.shape[0] // 8, 1)], observation)
+        stride = max(jax.tree.leaves(observation)[0].shape[0] // 8, 1)
+        some = every(stride, observation, observation)
         before = self.agent.policy(state.policy, state.observation_statistics, some)
         after = self.agent.policy(moved.policy, moved.observation_statistics, some)
         metrics = {"observation/drift_kl": mean_over(jnp.mean(before.kl_divergence(after)), AXIS)}

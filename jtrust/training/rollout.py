@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jtrust.environments import Environment, batch
 from jtrust.environments.batch import Episodes
+from jtrust.networks import Carries
 from jtrust.training.packing import Packed
 
 
@@ -28,6 +29,7 @@ class Trajectory:
       truncation_value: value of the true last observation where truncated, 0 elsewhere, [T, N].
       whole: whether the simulator gave finite numbers, bool [T, N]; other steps count in the
         policy's surrogate objective alone.
+      memory: what the networks remembered before the first step, [N, ...] each leaf.
     """
 
     observation: Any
@@ -37,6 +39,18 @@ class Trajectory:
     truncation: jax.Array
     truncation_value: jax.Array
     whole: jax.Array | bool = True
+    memory: Carries = dataclasses.field(default_factory=Carries)
+
+    @property
+    def end(self) -> jax.Array:
+        """Whether the episode ended with a step, bool [T, N]."""
+        return self.termination | self.truncation
+
+    @property
+    def starts(self) -> jax.Array:
+        """Whether an episode began with a step, bool [T, N]; what is remembered before the first
+        step is of the episode to which it belongs."""
+        return jnp.concatenate([jnp.zeros_like(self.end[:1]), self.end[:-1]])
 
 
 @jax.tree_util.register_dataclass
@@ -82,21 +96,25 @@ class Restarts:
       first: where the environments' own start states begin among those given, [].
       branch: whether to ask at each step if any episode ended, and values are wanted: right on a
         CPU alone. Without, a step of the rollout writes as few arrays as it can.
+      memory: what is remembered where an episode begins, [...] each leaf.
     """
 
     group: int | None = None
     first: jax.Array | int = 0
     branch: bool = True
+    memory: Any = ()
 
     def apply(self, episodes: Episodes, starts: Any, end: jax.Array, t: jax.Array) -> Episodes:
         with jax.named_scope("restart"):
-            return batch.restart(episodes, starts, end, t, self.group, self.first, self.branch)
+            return batch.restart(
+                episodes, starts, end, t, self.group, self.first, self.branch, self.memory
+            )
 
 
 def rollout(
     environment: Environment,
-    policy_fn: Callable[[Any], Any],
-    value_fn: Callable[[Any], jax.Array],
+    policy_fn: Callable[[Any, Any], tuple[Any, Any]],
+    value_fn: Callable[[Any, Any], jax.Array],
     episodes: Episodes,
     starts: Any,
     keys: jax.Array,
@@ -110,8 +128,9 @@ def rollout(
 
     Args:
       environment: what to step.
-      policy_fn: raw observations, [N, O] or a dictionary of such -> distribution over actions.
-      value_fn: the same -> values in units of reward [N].
+      policy_fn: (memory, raw observations, [N, O] or a dictionary of such) -> (distribution over
+        actions, memory).
+      value_fn: the same -> values in units of reward [N]; of all steps at once, [T, N].
       episodes: where each environment stands, [N, ...].
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.
@@ -122,19 +141,21 @@ def rollout(
       (episodes after the last step, `Trajectory`, `EpisodeTotals`).
     """
 
-    def last_values(truncation: jax.Array, last_observation: Any) -> jax.Array:
+    def last_values(truncation: jax.Array, memory: Any, last_observation: Any) -> jax.Array:
         with jax.named_scope("truncation_values"):
-            return jnp.where(truncation, value_fn(last_observation), 0.0)
+            return jnp.where(truncation, value_fn(memory, last_observation), 0.0)
 
     def step(carry: tuple[Episodes, EpisodeTotals], t: jax.Array):
         episodes, totals = carry
         observation = environment.used(episodes.observation)
         with jax.named_scope("policy_inference"):
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-            action = jax.vmap(lambda d, k: d.sample(k))(policy_fn(observation), step_keys)
+            distribution, memory = policy_fn(episodes.memory, observation)
+            action = jax.vmap(lambda d, k: d.sample(k))(distribution, step_keys)
         with jax.named_scope("physics"):
             moved, outcome = batch.step(environment, episodes, action)
         end = outcome.termination | outcome.truncation
+        moved = dataclasses.replace(moved, memory=memory)
         episodes = restarts.apply(moved, starts, end, t)
         rest: Any = {
             "action": action, "reward": outcome.reward, "termination": outcome.termination,
@@ -142,12 +163,12 @@ def rollout(
         }
         if restarts.branch:
             last = jax.lax.cond(
-                jnp.any(outcome.truncation), last_values, lambda end, _: jnp.zeros(end.shape),
-                outcome.truncation, outcome.last_observation,
+                jnp.any(outcome.truncation), last_values, lambda end, *_: jnp.zeros(end.shape),
+                outcome.truncation, memory, outcome.last_observation,
             )
         else:
             # Values of what was truncated wait until all steps are taken: one call of the network.
-            rest, last = Packed.of(rest), outcome.last_observation
+            rest, last = Packed.of(rest), (memory, outcome.last_observation)
         return (episodes, totals.plus(outcome)), (observation, rest, last)
 
     (episodes, totals), (observation, rest, last) = jax.lax.scan(
@@ -155,7 +176,7 @@ def rollout(
     )
     if not restarts.branch:
         rest = rest.tree()
-        last = last_values(rest["truncation"], last)
+        last = last_values(rest["truncation"], *last)
     trajectory = Trajectory(observation=observation, truncation_value=last, **rest)
     return episodes, trajectory, jax.tree.map(jnp.sum, totals)
 

@@ -203,7 +203,10 @@ class Trainer:
         )
         # The first iteration begins the episodes: a reset is a third of what there is to compile,
         # and is compiled there for the episodes that follow.
-        episodes = not_begun(environment, len(index), variation)
+        episodes = dataclasses.replace(
+            not_begun(environment, len(index), variation),
+            memory=self.agent.initial_memory((len(index),)),
+        )
         sample = jax.tree.map(
             lambda x: jnp.zeros(x.shape, jnp.float32), environment.used(environment.observation)
         )

@@ -112,8 +112,8 @@ def _evaluate_checkpoints(run_dir: Path, environment: Any, rows: list[dict], see
     steps = [step for step in steps if step in seconds]
     policies = [jtrust.load_policy(run_dir, step) for step in steps]
 
-    def act(parameters, observation, keys):
-        return policies[0].distribution(*parameters, observation).mode()
+    def act(parameters, memory, observation, keys):
+        return policies[0].distribution(*parameters, observation).mode(), memory
 
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *[(p.params, p.statistics) for p in policies])
     returns = jax.jit(jax.vmap(

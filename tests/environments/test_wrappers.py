@@ -111,6 +111,20 @@ def test_frames_are_stacked_oldest_first_and_start_as_copies():
         np.testing.assert_allclose(obs[t], np.concatenate(frames), rtol=1e-6)
 
 
+def test_what_is_hidden_is_left_out_of_what_the_policy_reads_alone():
+    actions = jnp.asarray([[1.0], [2.0]])
+    plain, hidden = describe(Ladder(), "ladder"), wrappers.hide(Ladder(), (1,))
+    assert hidden.observation.shape == (1,) and hidden.name.endswith("+hide(1)")
+    (start, (obs, *rest)), (first, (seen, *same)) = roll(plain, actions), roll(hidden, actions)
+    np.testing.assert_array_equal(first, start[:1])
+    np.testing.assert_array_equal(seen, obs[:, :1])
+    jax.tree.map(np.testing.assert_array_equal, rest, same)
+    rungs = describe(Rungs(), "rungs", policy_observation="privileged_state",
+                     value_observation="state")
+    shapes = jax.tree.map(lambda x: x.shape, wrappers.hide(rungs, [0]).observation)
+    assert shapes == {"state": (1,), "privileged_state": (1,)}
+
+
 def test_rewards_are_scaled():
     plain = describe(Ladder(), "ladder")
     actions = jnp.asarray([[1.0], [2.0]])
@@ -215,7 +229,8 @@ def test_a_run_in_a_wrapped_environment_wants_it_again(tmp_path):
 @pytest.mark.parametrize(("wrap", "value"), [
     (wrappers.action_repeat, 0), (wrappers.frame_stack, 1.5), (wrappers.observation_noise, -1),
     (wrappers.scale_reward, float("nan")), (wrappers.scale_reward, np.ones(3)),
-    (wrappers.observation_noise, jnp.ones(3)),
+    (wrappers.observation_noise, jnp.ones(3)), (wrappers.hide, (2,)), (wrappers.hide, (-1,)),
+    (wrappers.hide, ()), (wrappers.hide, (0, 1)), (wrappers.hide, 1), (wrappers.hide, (0.5,)),
 ])
 def test_what_will_not_do_is_refused(wrap, value):
     with pytest.raises(jtrust.BadArgument):

@@ -17,12 +17,12 @@ from tests.training.test_devices_alike import Brief
 STEPS, COUNT = 20, 16
 
 
-def policy(observation):
+def policy(memory, observation):
     mean = 0.3 * observation[:, :1]
-    return jtrust.distributions.DiagonalGaussian(mean, jnp.zeros_like(mean))
+    return jtrust.distributions.DiagonalGaussian(mean, jnp.zeros_like(mean)), memory
 
 
-def values(observation):
+def values(memory, observation):
     return 10.0 + jnp.sum(observation, axis=-1)
 
 
@@ -56,7 +56,7 @@ def test_truncated_steps_have_the_value_of_the_true_last_observation_and_episode
         episodes, outcome = batch.step(environment, episodes, trajectory.action[t])
         np.testing.assert_allclose(
             trajectory.truncation_value[t],
-            np.where(outcome.truncation, values(outcome.last_observation), 0.0), rtol=1e-6,
+            np.where(outcome.truncation, values((), outcome.last_observation), 0.0), rtol=1e-6,
         )
         end = outcome.termination | outcome.truncation
         returns += list(np.asarray(episodes.reward_sum)[np.asarray(end)])
