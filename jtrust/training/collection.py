@@ -117,7 +117,10 @@ class Collection:
 
         first = jax.lax.cond(
             state.iteration == 0,
-            lambda: begin(jax.tree.map(own, pool), head_start=spread.astype(jnp.int32)),
+            lambda: begin(
+                jax.tree.map(own, pool), head_start=spread.astype(jnp.int32),
+                costs=self.agent.environment.costs,
+            ),
             lambda: dataclasses.replace(episodes, variation=()),
         )
         return dataclasses.replace(first, variation=episodes.variation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Trajectory:
       truncation_value: value of the true last observation where truncated, 0 elsewhere, [T, N].
       whole: whether the simulator gave finite numbers, bool [T, N]; other steps count in the
         policy's surrogate objective alone.
+      costs: [T, N] each, by name.
     """
 
     observation: Any
@@ -37,6 +38,7 @@ class Trajectory:
     truncation: jax.Array
     truncation_value: jax.Array
     whole: jax.Array | bool = True
+    costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +52,7 @@ class EpisodeTotals:
       length: sum of their lengths.
       nonfinite: how many were cut by a non-finite value.
       overflow: steps at which the physics had no room for all contacts and constraints.
+      costs: sums of their costs, by name.
     """
 
     count: jax.Array
@@ -57,12 +60,13 @@ class EpisodeTotals:
     length: jax.Array
     nonfinite: jax.Array
     overflow: jax.Array
+    costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def zero(cls, count: int) -> EpisodeTotals:
+    def zero(cls, count: int, costs: Iterable[str] = ()) -> EpisodeTotals:
         """Those of N environments before the first step, [N] each."""
         whole, real = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.float32)
-        return cls(whole, real, whole, whole, whole)
+        return cls(whole, real, whole, whole, whole, dict.fromkeys(costs, real))
 
     def plus(self, outcome: batch.StepOutcome) -> EpisodeTotals:
         """With those of one step."""
@@ -70,6 +74,7 @@ class EpisodeTotals:
             self.count + outcome.episode_end, self.reward + outcome.episode_return,
             self.length + outcome.episode_length, self.nonfinite + outcome.nonfinite,
             self.overflow + outcome.overflow,
+            jax.tree.map(jnp.add, self.costs, outcome.episode_costs),
         )
 
 
@@ -139,6 +144,7 @@ def rollout(
         rest: Any = {
             "action": action, "reward": outcome.reward, "termination": outcome.termination,
             "truncation": outcome.truncation, "whole": ~outcome.nonfinite,
+            "costs": outcome.costs,
         }
         if restarts.branch:
             last = jax.lax.cond(
@@ -151,7 +157,7 @@ def rollout(
         return (episodes, totals.plus(outcome)), (observation, rest, last)
 
     (episodes, totals), (observation, rest, last) = jax.lax.scan(
-        step, (episodes, EpisodeTotals.zero(keys.shape[0])), jnp.arange(unroll_length)
+        step, (episodes, EpisodeTotals.zero(keys.shape[0], environment.costs)), jnp.arange(unroll_length)
     )
     if not restarts.branch:
         rest = rest.tree()

@@ -217,7 +217,10 @@ class Trainer:
             observation_statistics=RunningStatistics.zero(sample),
             target_statistics=RunningStatistics.zero(jnp.float32(0.0)),
             episodes=episodes,
-            last_episodes={"return": jnp.float32(0.0), "length": jnp.float32(0.0)},
+            last_episodes=dict.fromkeys(
+                ("return", "length", *(f"cost/{name}" for name in environment.costs)),
+                jnp.float32(0.0),
+            ),
             rewards_seen=RewardsSeen.none(),
             key=run_key,
             iteration=jnp.int32(0),
