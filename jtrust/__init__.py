@@ -6,7 +6,17 @@ from jtrust.version import __version__
 with collector_paused():
     from jtrust import advantages, distributions, trust_region
     from jtrust.advantages import GAE
-    from jtrust.algorithms import NPG, PPO, TRPO, Algorithm, PPOPenalty, ValueFit
+    from jtrust.algorithms import (
+        CPO,
+        NPG,
+        PPO,
+        TRPO,
+        Algorithm,
+        PPOLagrangian,
+        PPOPenalty,
+        TRPOLagrangian,
+        ValueFit,
+    )
     from jtrust.checks import BadArgument, TrainingFailed
     from jtrust.environments import (
         Bins,
@@ -31,10 +41,10 @@ with collector_paused():
     from jtrust.training import Trainer, TrainState, make_trainer
 
 __all__ = [
-    "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
-    "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
-    "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
-    "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
+    "CPO", "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
+    "Environment", "IterationInfo", "NetworkConfig", "PPOLagrangian", "PPOPenalty", "Policy",
+    "Result", "Sink", "TRPOLagrangian", "TrainState", "Trainer", "TrainingFailed", "ValueFit",
+    "__version__", "advantages", "compare", "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
     "plan", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
     "wrappers",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -66,7 +67,7 @@ class Collection:
         run = functools.partial(
             rollout, agent.environment,
             functools.partial(agent.policy, state.policy, state.observation_statistics),
-            functools.partial(agent.values, state), unroll_length=self.unroll_length,
+            self.value_fn(state), unroll_length=self.unroll_length,
             restarts=self.restarts(pool),
         )
         episodes = self.begun(state, pool)
@@ -75,6 +76,11 @@ class Collection:
                 run, self.block_size(pool), episodes, pool, keys[:, ACTIONS]
             )
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
+
+    def value_fn(self, state: TrainState) -> Callable[[Any], Any]:
+        """Raw observations, [N, O] or a dictionary of such -> what a truncated step is valued by:
+        values in units of reward [N], or a pytree of [N, ...]."""
+        return functools.partial(self.agent.values, state)
 
     def reset_pool(self, state: TrainState, keys: jax.Array) -> Any:
         """Start states for the episodes that begin in this iteration, [M, ...] each leaf.

@@ -29,6 +29,8 @@ class Trajectory:
       whole: whether the simulator gave finite numbers, bool [T, N]; other steps count in the
         policy's surrogate objective alone.
       costs: [T, N] each, by name.
+      truncation_cost_values: as `truncation_value`, of the costs that have limits, [T, N, K]; None
+        without any.
     """
 
     observation: Any
@@ -39,6 +41,7 @@ class Trajectory:
     truncation_value: jax.Array
     whole: jax.Array | bool = True
     costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    truncation_cost_values: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -101,7 +104,7 @@ class Restarts:
 def rollout(
     environment: Environment,
     policy_fn: Callable[[Any], Any],
-    value_fn: Callable[[Any], jax.Array],
+    value_fn: Callable[[Any], Any],
     episodes: Episodes,
     starts: Any,
     keys: jax.Array,
@@ -116,7 +119,8 @@ def rollout(
     Args:
       environment: what to step.
       policy_fn: raw observations, [N, O] or a dictionary of such -> distribution over actions.
-      value_fn: the same -> values in units of reward [N].
+      value_fn: the same -> values in units of reward [N], or a pytree of [N, ...]; what
+        `truncation_value` is like.
       episodes: where each environment stands, [N, ...].
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.
@@ -127,9 +131,17 @@ def rollout(
       (episodes after the last step, `Trajectory`, `EpisodeTotals`).
     """
 
-    def last_values(truncation: jax.Array, last_observation: Any) -> jax.Array:
+    def last_values(truncation: jax.Array, last_observation: Any) -> Any:
         with jax.named_scope("truncation_values"):
-            return jnp.where(truncation, value_fn(last_observation), 0.0)
+            return jax.tree.map(
+                lambda x: jnp.where(
+                    truncation.reshape(truncation.shape + (1,) * (x.ndim - truncation.ndim)), x, 0.0
+                ), value_fn(last_observation),
+            )
+
+    def no_values(truncation: jax.Array, last_observation: Any) -> Any:
+        like = jax.eval_shape(last_values, truncation, last_observation)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
     def step(carry: tuple[Episodes, EpisodeTotals], t: jax.Array):
         episodes, totals = carry
@@ -148,7 +160,7 @@ def rollout(
         }
         if restarts.branch:
             last = jax.lax.cond(
-                jnp.any(outcome.truncation), last_values, lambda end, _: jnp.zeros(end.shape),
+                jnp.any(outcome.truncation), last_values, no_values,
                 outcome.truncation, outcome.last_observation,
             )
         else:
