@@ -29,8 +29,9 @@ from jtrust.training.rollout import EpisodeTotals, Trajectory
 from jtrust.training.state import TrainState
 from jtrust.trust_region import mean_over
 
-# How many episodes the mean length is taken over, where that many have ended.
-_EPISODES = 64.0
+# The mean length of an episode is taken over at most as many episodes and rollouts: it grows while
+# a policy learns, and an old one would make costs look low.
+_EPISODES, _ROLLOUTS = 32.0, 8.0
 # A limit that was exceeded by more than this share of it for this many updates, in which the cost
 # has not come down by another share, is taken to be out of reach.
 _FAR, _PROGRESS, _PATIENCE = 0.1, 0.01, 100
@@ -204,8 +205,10 @@ class Constraints:
         )
         size = trajectory.termination.size * jax.lax.axis_size(AXIS)
         steps, ends = costs.steps + size, costs.ends + ends
-        # Policies change: what the older ones of many episodes came to is forgotten.
-        kept = jnp.minimum(1.0, _EPISODES / jnp.maximum(ends, _EPISODES))
+        kept = jnp.minimum(
+            _EPISODES / jnp.maximum(ends, _EPISODES),
+            jnp.minimum(1.0, _ROLLOUTS * size / steps),
+        )
         return dataclasses.replace(costs, steps=kept * steps, ends=kept * ends)
 
     def _length(self, costs: CostState) -> jax.Array:
