@@ -48,7 +48,7 @@ def slsqp(metric, gradient, rows, excess, max_kl):
         for c, b, r in zip(excess, rows, reaches, strict=True)
     ]
     best = None
-    for seed in range(6):
+    for seed in range(3):
         start = np.random.default_rng(seed).normal(size=len(gradient)) * 0.4
         done = minimize(lambda z: -gradient @ back(z) / size, start, method="SLSQP",
                         constraints=limits, options={"maxiter": 500, "ftol": 1e-12})
@@ -61,7 +61,7 @@ def slsqp(metric, gradient, rows, excess, max_kl):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_feasible_steps_are_those_of_slsqp(count):
     solved, bound = 0, 0
-    for seed in range(25):
+    for seed in range(12):
         metric, gradient, rows, max_kl = problem(seed, count)
         rng = np.random.default_rng(1000 + seed)
         excess = np.asarray([reach(metric, b, max_kl) for b in rows])
@@ -78,7 +78,7 @@ def test_feasible_steps_are_those_of_slsqp(count):
             assert c + b @ x <= 1e-3 * reach(metric, b, max_kl)
         solved += 1
         bound += bool(np.any(found.active))
-    assert solved >= 8 and bound >= 5
+    assert solved >= 4 and bound >= 3
 
 
 def test_multipliers_are_what_a_looser_limit_is_worth():
@@ -110,7 +110,7 @@ def test_recovery_from_one_violation_is_the_papers():
 
 
 def test_recovery_from_several_goes_to_the_nearest_point_that_meets_all():
-    for seed in range(10):
+    for seed in range(5):
         metric, gradient, rows, max_kl = problem(seed, 2)
         excess = np.asarray([1.5, 1.2]) * [reach(metric, b, max_kl) for b in rows]
         x, found = ours(metric, gradient, rows, excess, max_kl)
