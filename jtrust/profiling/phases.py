@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jtrust.algorithms import Batch
+from jtrust.algorithms.batch import CostBatch
 from jtrust.algorithms.surrogate import Surrogate
 from jtrust.profiling.probes import replay
 from jtrust.training import Trainer, TrainState
@@ -30,11 +31,12 @@ from jtrust.training.rollout import in_blocks
 BY_TIME = PartitionSpec(None, AXIS)
 
 
-def _batch_spec(trainer: Trainer) -> Batch:
-    """How a batch of `trainer` is spread over its devices."""
+def _batch_spec(trainer: Trainer, costs: bool = False) -> Batch:
+    """How a batch of `trainer` is spread over its devices, once `costs` are judged or before."""
+    of_costs = CostBatch(PartitionSpec(None, None, AXIS), REPLICATED, REPLICATED)
     apart: dict[str, Any] = {
         "environment_keys": SHARDED, "trust": REPLICATED,
-        "on_cpu": is_cpu(trainer.mesh),
+        "on_cpu": is_cpu(trainer.mesh), "costs": of_costs if costs else None,
     }
     return Batch(**{f.name: apart.get(f.name, BY_TIME) for f in dataclasses.fields(Batch)})
 
@@ -60,7 +62,7 @@ PHYSICS, INFERENCE, STARTS = "physics", "policy inference", "fresh starts"
 GRADIENT, PRODUCTS, SEARCH = (
     "update: gradient", "update: Fisher-vector products", "update: line search"
 )
-IN_PARTS, ROUNDS = "update, in parts", "value rounds before it"
+IN_PARTS, ROUNDS, COSTS = "update, in parts", "value rounds before it", "costs"
 WHOLE_UPDATE = "update"
 
 
@@ -101,7 +103,8 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     ready, batch = normalization()
 
     def update(function: Callable) -> Callable[[], Any]:
-        return shard(function, (STATE_SPEC, _batch_spec(trainer)), REPLICATED, ready, batch)
+        spec = _batch_spec(trainer, trainer.constraints is not None)
+        return shard(function, (STATE_SPEC, spec), REPLICATED, ready, batch)
 
     again = []
     if trainer.value_fit.rounds > 1:
@@ -110,6 +113,14 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
             (STATE_SPEC, _batch_spec(trainer)), ready, trajectory, batch,
         )
         again = [Part(ROUNDS, run)]
+    if (constrain := trainer.constraints) is not None:
+        judged = shard(
+            lambda *args: constrain(*args)[:2],
+            (STATE_SPEC, STATE_SPEC, BY_TIME, _batch_spec(trainer)),
+            (STATE_SPEC, _batch_spec(trainer, costs=True)), after, ready, trajectory, batch,
+        )
+        ready, batch = judged()
+        again.append(Part(COSTS, judged))
     return [
         Part(WHOLE, lambda: trainer.iterate(state)),
         Part(ROLLOUT, rollout),

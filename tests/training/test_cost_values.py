@@ -14,6 +14,7 @@ from jtrust.training.costs import _judged, _of
 from jtrust.training.mesh import AXIS, REPLICATED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
 from tests.environments.test_told_costs import Costly
+from tests.training.test_value_rounds import DISCOUNT, Ring, RingState, true_values
 
 SMALL = jtrust.NetworkConfig(policy_layers=(16,), value_layers=(16,))
 LIMITS = {"far": 2.0, "push": 1.0}
@@ -60,7 +61,7 @@ def plain_gae(cost, values, after, termination, ends, discount, decay):
 
 @pytest.mark.slow
 def test_cost_advantages_are_those_of_a_plain_loop():
-    trainer = trainer_of(jtrust.CPO(cost_limits=LIMITS, discount=0.9, gae_lambda=0.8))
+    trainer = trainer_of(jtrust.CPO(cost_limits=LIMITS, discount=0.9, gae_lambda=0.8), length=4)
     state, _ = iterated(trainer, 3)
     by_time = PartitionSpec(None, AXIS)
 
@@ -116,14 +117,34 @@ def test_the_estimated_sum_is_that_of_the_episodes_that_end():
         assert estimated == pytest.approx(ended, rel=0.05)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CostlyRing(RingState):
+    cost: jax.Array
+
+
+class Tolls(Ring):
+    """Leaving a place costs what it pays in the other ring, and pays nothing."""
+
+    def _at(self, place, reward):
+        state = super()._at(place, jnp.float32(0.0))
+        return CostlyRing(state.place, state.obs, state.reward, state.done, reward)
+
+
 @pytest.mark.slow
-def test_values_learn_what_costs_come_to():
-    trainer = trainer_of(
-        jtrust.CPO(cost_limits={"far": 1e6, "push": 1e6}, max_kl=1e-9, value_epochs=8), num_envs=32
+def test_cost_values_in_rounds_are_those_of_bellmans_equation():
+    trainer = jtrust.make_trainer(
+        describe(Tolls(), "tolls", episode_length=10_000),
+        jtrust.CPO(
+            cost_limits={"cost": 1e6}, value_rounds=40, value_solver="gauss-newton",
+            discount=DISCOUNT, gae_lambda=0.5, value_damping=1e-5, value_cg_iterations=20,
+        ), num_envs=20, unroll_length=8, devices=1, network=SMALL,
     )
-    state, metrics = iterated(trainer, 40)
-    assert metrics["cost/far/explained_variance"] > 0.5
-    assert metrics["cost/far/value_loss"] < 0.5
+    state, metrics = iterated(trainer, 1)
+    one = jax.tree.map(lambda x: x[0], _judged(state.costs))
+    found = trainer.values(_of(one, state), jnp.eye(5))
+    np.testing.assert_allclose(found, true_values(), atol=0.2)
+    assert metrics["cost/cost/value_loss"] < 0.01
 
 
 @pytest.mark.slow
