@@ -44,9 +44,9 @@ __all__ = [
     "CPO", "GAE", "NPG", "PPO", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
     "Environment", "IterationInfo", "NetworkConfig", "PPOLagrangian", "PPOPenalty", "Policy",
     "Result", "Sink", "TRPOLagrangian", "TrainState", "Trainer", "TrainingFailed", "ValueFit",
-    "__version__", "advantages", "compare", "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
-    "plan", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
-    "wrappers",
+    "__version__", "advantages", "compare", "describe", "distributions", "evaluate", "export",
+    "load_policy", "make_env", "make_trainer", "plan", "render", "report", "resume",
+    "resume_many", "train", "train_many", "trust_region", "wrappers",
 ]
 
 # What few programs use is imported when it is used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jtrust import checks
 from jtrust.algorithms.constrained import Constrained, costs_of
 from jtrust.algorithms.cost_surrogate import CostSurrogate
 from jtrust.algorithms.surrogate import Limits, policy_metrics
-from jtrust.algorithms.trees import Params, finite, tree_add, tree_dot
+from jtrust.algorithms.trees import Params, finite, tree_add
 from jtrust.algorithms.trpo import TRPO
 from jtrust.hyperparameters import hyperparameters
 from jtrust.trust_region import (

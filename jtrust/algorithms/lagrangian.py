@@ -80,7 +80,7 @@ class Lagrangian(Constrained):
             checks.real_number(name, getattr(self, name), minimum=0, example=0.1)
         checks.real_number("max_multiplier", self.max_multiplier, above=0, example=100.0)
 
-    def init(self, params: Params) -> LagrangianState:
+    def init(self, params: Params) -> Any:
         count = len(self.cost_names)
         return LagrangianState(
             super().init(params),  # type: ignore[misc]

@@ -50,14 +50,14 @@ def check_costs(what: str, state: Any) -> None:
                 f"env.{what}().cost", name,
                 "is no name for a cost: letters, digits, dots, - and _, at most 64 of them",
             )
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        shape: Any = getattr(value, "shape", None)
+        dtype: Any = getattr(value, "dtype", None)
         if shape != ():
             raise checks.BadArgument(
                 f"env.{what}().cost[{name!r}]", shape, "must be a scalar, shape ()"
             )
-        if not (jnp.issubdtype(dtype, jnp.number) or dtype == bool) or jnp.issubdtype(
-            dtype, jnp.complexfloating
-        ):
+        kinds = (jnp.floating, jnp.integer, jnp.bool_)
+        if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
             raise checks.BadArgument(
                 f"env.{what}().cost[{name!r}]", str(dtype), "must be a real number"
             )

@@ -33,7 +33,8 @@ BY_TIME = PartitionSpec(None, AXIS)
 
 def _batch_spec(trainer: Trainer, costs: bool = False) -> Batch:
     """How a batch of `trainer` is spread over its devices, once `costs` are judged or before."""
-    of_costs = CostBatch(PartitionSpec(None, None, AXIS), REPLICATED, REPLICATED)
+    by_cost: Any = PartitionSpec(None, None, AXIS)
+    of_costs = CostBatch(by_cost, REPLICATED, REPLICATED)
     apart: dict[str, Any] = {
         "environment_keys": SHARDED, "trust": REPLICATED,
         "on_cpu": is_cpu(trainer.mesh), "costs": of_costs if costs else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -193,7 +193,7 @@ def _of_costs(names: set[str]) -> list[Panel]:
     found = []
     for cost in sorted(n for n in names if n.startswith("cost/") and n.count("/") == 1):
         limit = f"{cost}/limit"
-        dashed = {"limit": _column(limit)} if limit in names else {}
+        dashed: dict[str, Any] = {"limit": _column(limit)} if limit in names else {}
         found.append(dataclasses.replace(
             _plain(COSTS, cost, f"Cost of training episodes: {cost.partition('/')[2]}",
                    "cost per episode", "Mean over the episodes that ended in an iteration."

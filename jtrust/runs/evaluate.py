@@ -124,8 +124,8 @@ def evaluate(
     Returns:
       {"env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean",
       "nonfinite"}, and where the environment tells costs "costs", the mean sum of each over an
-      episode, by name. nonfinite is how many episodes ended in NaN or infinity: means and deviation are
-      of the others alone, and None where there are none.
+      episode, by name. nonfinite is how many episodes ended in NaN or infinity: means and
+      deviation are of the others alone, and None where there are none.
 
     Raises:
       BadArgument: as `load_policy`; or code to be called that nobody has allowed.

@@ -19,7 +19,7 @@ from jtrust.algorithms.batch import CostBatch
 from jtrust.algorithms.constrained import Constrained
 from jtrust.networks import PolicyNetwork, RunningStatistics
 from jtrust.training.agent import Agent
-from jtrust.training.batch_statistics import explained_variance, weighted_mean
+from jtrust.training.batch_statistics import explained_variance, step_weights, weighted_mean
 from jtrust.training.collection import Collection
 from jtrust.training.estimation import Estimation
 from jtrust.training.mesh import AXIS
@@ -27,7 +27,6 @@ from jtrust.training.policy_evaluation import PolicyEvaluation
 from jtrust.training.preparation import Preparation
 from jtrust.training.rollout import EpisodeTotals, Trajectory
 from jtrust.training.state import TrainState
-from jtrust.trust_region import mean_over
 
 # The mean length of an episode is taken over at most as many episodes and rollouts: it grows while
 # a policy learns, and an old one would make costs look low.
@@ -141,7 +140,7 @@ class Constraints:
           batch: of it.
         """
         costs = jnp.stack([trajectory.costs[name] for name in self.names])
-        last = jnp.moveaxis(trajectory.truncation_cost_values, -1, 0)
+        last = jnp.moveaxis(cast(jax.Array, trajectory.truncation_cost_values), -1, 0)
         with jax.named_scope("costs"):
             judged, (advantage, trust, fitted) = jax.vmap(
                 lambda one, cost, value: self._judge(
@@ -178,8 +177,8 @@ class Constraints:
         agent = self.estimate.agent
         view = _of(one, before)
         values, advantages, targets = self.estimate(view, trajectory)
-        share = mean_over(jnp.mean(trajectory.whole.astype(jnp.float32)), AXIS)
-        scale = self.prepare.updated_targets(view.target_statistics, targets, batch.weights(), share)
+        weight, share = step_weights(cast(jax.Array, trajectory.whole))
+        scale = self.prepare.updated_targets(view.target_statistics, targets, weight, share)
         folded = self.prepare.folded_value(view, state.observation_statistics, scale)
         view = dataclasses.replace(
             _of({**one, "value": folded}, state), target_statistics=scale
@@ -192,7 +191,7 @@ class Constraints:
         view, batch = self.evaluate(view, trajectory, batch)
         value, optimizer, fitted = self.evaluate.fit(view, batch)
         return {"value": value, "optimizer": optimizer, "target_statistics": scale}, (
-            batch.advantage, batch.trust, {
+            batch.advantage, jnp.asarray(batch.trust), {
                 "value_loss": fitted["value/loss"],
                 "explained_variance": explained_variance(values, targets, batch.weight),
             },

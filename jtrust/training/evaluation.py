@@ -35,8 +35,9 @@ def evaluate_policy(
 
     Returns:
       {"return": [N], "length": [N], "nonfinite": bool [N], "overflow": bool [N]}, and "cost/NAME",
-      the sum of each of the environment's costs, [N]; an episode that gave NaN or infinity ends there, with the rewards before it; in one that overflowed, the
-      physics lost contacts or constraints for want of room.
+      the sum of each of the environment's costs, [N]; an episode that gave NaN or infinity ends
+      there, with what came before it; in one that overflowed, the physics lost contacts or
+      constraints for want of room.
     """
     carry, keys = begin_episodes(environment, key, episodes)
 

@@ -44,7 +44,8 @@ class Iteration:
         """(the state after it, metrics [] each)."""
         keys = environment_keys(state, self.collect.envs_per_device)
         state, trajectory, totals = self.collect(state, keys)
-        before, of_costs = state, {}
+        before = state
+        of_costs: Metrics = {}
         estimates = self.estimate(state, trajectory)
         state, batch, of_statistics = self.prepare(state, trajectory, estimates, keys)
         state, batch = self.evaluate(state, trajectory, batch)

@@ -168,8 +168,9 @@ def rollout(
             rest, last = Packed.of(rest), outcome.last_observation
         return (episodes, totals.plus(outcome)), (observation, rest, last)
 
+    totals = EpisodeTotals.zero(keys.shape[0], environment.costs)
     (episodes, totals), (observation, rest, last) = jax.lax.scan(
-        step, (episodes, EpisodeTotals.zero(keys.shape[0], environment.costs)), jnp.arange(unroll_length)
+        step, (episodes, totals), jnp.arange(unroll_length)
     )
     if not restarts.branch:
         rest = rest.tree()

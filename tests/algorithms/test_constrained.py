@@ -118,7 +118,7 @@ def test_the_step_is_that_of_dense_matrices(estimate, limits):
 @pytest.mark.parametrize("damping", [1e-3, 0.1])
 def test_an_update_keeps_to_the_limits_it_can_keep(seed, damping):
     for estimate, limit in ((9.0, 9.2), (9.6, 9.2), (30.0, 9.2)):
-        params, new, metrics, surrogate = updated([estimate], [limit], seed, damping=damping)
+        _, new, metrics, surrogate = updated([estimate], [limit], seed, damping=damping)
         change = 100.0 * float(surrogate.rates_at(new)[0])
         assert change == pytest.approx(float(metrics["cost/a/surrogate_change"]), abs=2e-3)
         assert metrics["policy/accepted"] == 1

@@ -86,7 +86,7 @@ def test_multipliers_are_what_a_looser_limit_is_worth():
         metric, gradient, rows, max_kl = problem(seed, 2)
         reaches = np.asarray([reach(metric, b, max_kl) for b in rows])
         excess = -0.1 * reaches
-        x, found = ours(metric, gradient, rows, excess, max_kl)
+        _, found = ours(metric, gradient, rows, excess, max_kl)
         for i in range(2):
             shift = np.zeros(2)
             shift[i] = 0.02 * reaches[i]
@@ -119,7 +119,7 @@ def test_recovery_from_several_goes_to_the_nearest_point_that_meets_all():
         back = lambda z: radius * np.linalg.solve(root.T, z)  # noqa: B023, E731
         reaches = [reach(metric, b, max_kl) for b in rows]
         limits = [
-            {"type": "ineq", "fun": lambda z, c=c, b=b, r=r: -(c + b @ back(z)) / r}
+            {"type": "ineq", "fun": lambda z, c=c, b=b, r=r, to=back: -(c + b @ to(z)) / r}
             for c, b, r in zip(excess, rows, reaches, strict=True)
         ]
         done = minimize(lambda z: z @ z, np.zeros(6), method="SLSQP", constraints=limits)
