@@ -21,8 +21,8 @@ def compact(environment: Environment) -> Environment:
     """The same environment, None in its states where nothing reads what was there.
 
     Whatever neither an observation that is used, nor the reward, a cost or an end depends on, now
-    or in any later step, is not computed at reset, carried from step to step, copied at restarts, or
-    kept in checkpoints: nine tenths of an MJX state.
+    or in any later step, is not computed at reset, carried from step to step, copied at restarts,
+    or kept in checkpoints: nine tenths of an MJX state.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     variation: tuple = ()

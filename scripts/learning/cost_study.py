@@ -114,9 +114,9 @@ def at_end(curve: dict[str, Any], what: str) -> float:
     return float(np.mean([x for x in curve[what][-POINTS // 10:] if x is not None]))
 
 
-def best_penalty(found: dict[str, Any], task: Task) -> str:
+def best_penalty(found: dict[str, Any], task: Task) -> str | None:
     """The penalty that ends with the highest return of those that end within reach of the limit;
-    with the least cost where none does."""
+    with the least cost where none does; None where none was trained yet."""
 
     def of(arm: str, what: str) -> float:
         return float(np.mean([at_end(c, what) for c in found[arm]]))
@@ -125,7 +125,7 @@ def best_penalty(found: dict[str, Any], task: Task) -> str:
     kept = [arm for arm in tried if of(arm, "cost") <= NEAR * task.limit]
     if kept:
         return max(kept, key=lambda arm: of(arm, "return"))
-    return min(tried, key=lambda arm: of(arm, "cost"))
+    return min(tried, key=lambda arm: of(arm, "cost"), default=None)
 
 
 def page(kept: dict[str, dict[str, Any]]) -> str:
@@ -169,7 +169,8 @@ def figure(kept: dict[str, dict[str, Any]], path: Path) -> None:
     fig, axes = plt.subplots(2, len(kept), figsize=size, layout="constrained", squeeze=False)
     for column, (name, found) in zip(axes.T, kept.items(), strict=True):
         task = TASKS[name]
-        shown = [*(arm for arm in METHODS if arm in found), best_penalty(found, task)]
+        best = best_penalty(found, task)
+        shown = [*(arm for arm in METHODS if arm in found), *([best] if best else [])]
         for axis, what in zip(column, ("cost", "return"), strict=True):
             for i, arm in enumerate(shown):
                 values = np.asarray([c[what] for c in found[arm]], float)

@@ -20,7 +20,7 @@ TRANSITIONS = _RNG.dirichlet(np.ones(STATES), size=(STATES, ACTIONS))
 REWARDS = _RNG.uniform(size=(STATES, ACTIONS))
 # What pays costs, so that limits bind; the second cost is of being in the last place.
 COSTS = {
-    "effort": np.round(0.8 * REWARDS + 0.2 * _RNG.uniform(size=(STATES, ACTIONS)), 3),
+    "effort": np.round(0.5 * REWARDS + 0.5 * _RNG.uniform(size=(STATES, ACTIONS)), 3),
     "place": np.repeat((np.arange(STATES) == STATES - 1).astype(float)[:, None], ACTIONS, 1),
 }
 
