@@ -71,7 +71,7 @@ class ConstrainedCollection(Collection):
         def of_all(observation: Any) -> tuple[jax.Array, jax.Array]:
             """(values [N], cost values [N, K])."""
             of_costs = jax.vmap(
-                lambda one: self.agent.values(_of(one, state), observation), out_axes=1
+                lambda one: self.agent.values(_of(one, state), observation), out_axes=-1
             )(_judged(state.costs))
             return values(observation), of_costs
 

@@ -152,8 +152,8 @@ def _row(curves: list[dict[str, Any]], task: Task) -> str:
     share = costs / task.limit
     excess = np.mean([c["excess"] for c in curves])
     return (
-        f"{costs.mean():.4g} ± {costs.std():.2g} | {share.min():.2f} to {share.max():.2f} | "
-        f"{returns.mean():.4g} ± {returns.std():.2g} | {excess:.3g}"
+        f"{costs.mean():.1f} ± {costs.std():.1f} | {share.min():.2f} to {share.max():.2f} | "
+        f"{returns.mean():.0f} ± {returns.std():.0f} | {excess:.1f}"
     )
 
 

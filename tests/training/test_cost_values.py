@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 import jtrust
 from jtrust.environments import describe
+from jtrust.training import collection
 from jtrust.training.costs import _judged, _of
 from jtrust.training.mesh import AXIS, REPLICATED, STATE_SPEC, per_shard
 from jtrust.training.random_keys import environment_keys
@@ -160,6 +161,17 @@ def test_two_devices_are_one(name):
     for key in one[1]:
         if key.startswith("cost/"):
             close(one[1][key], other[1][key])
+
+
+@pytest.mark.slow
+def test_truncations_valued_after_the_loop_as_on_an_accelerator_come_to_the_same(monkeypatch):
+    algorithm = jtrust.CPO(cost_limits=LIMITS)
+    _, at_once = iterated(trainer_of(algorithm), 3)
+    monkeypatch.setattr(collection, "is_cpu", lambda mesh: False)
+    _, after = iterated(trainer_of(algorithm), 3)
+    for key in at_once:
+        if key.startswith("cost/"):
+            np.testing.assert_allclose(at_once[key], after[key], rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.slow
