@@ -132,7 +132,7 @@ class Tolls(Ring):
         return CostlyRing(state.place, state.obs, state.reward, state.done, reward)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_cost_values_in_rounds_are_those_of_bellmans_equation():
     trainer = jtrust.make_trainer(
         describe(Tolls(), "tolls", episode_length=10_000),
