@@ -6,7 +6,18 @@ from jtrust.version import __version__
 with collector_paused():
     from jtrust import advantages, distributions, trust_region
     from jtrust.advantages import GAE
-    from jtrust.algorithms import NPG, PPO, TRPL, TRPO, Algorithm, PPOPenalty, ValueFit
+    from jtrust.algorithms import (
+        CPO,
+        NPG,
+        PPO,
+        TRPL,
+        TRPO,
+        Algorithm,
+        PPOLagrangian,
+        PPOPenalty,
+        TRPOLagrangian,
+        ValueFit,
+    )
     from jtrust.checks import BadArgument, TrainingFailed
     from jtrust.environments import (
         Bins,
@@ -31,12 +42,12 @@ with collector_paused():
     from jtrust.training import Trainer, TrainState, make_trainer
 
 __all__ = [
-    "GAE", "NPG", "PPO", "TRPL", "TRPO", "Algorithm", "BadArgument", "Bins", "Box", "Discrete",
-    "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
-    "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
-    "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
-    "plan", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
-    "wrappers",
+    "CPO", "GAE", "NPG", "PPO", "TRPL", "TRPO", "Algorithm", "BadArgument", "Bins", "Box",
+    "Discrete", "Environment", "IterationInfo", "NetworkConfig", "PPOLagrangian", "PPOPenalty",
+    "Policy", "Result", "Sink", "TRPOLagrangian", "TrainState", "Trainer", "TrainingFailed",
+    "ValueFit", "__version__", "advantages", "compare", "describe", "distributions", "evaluate",
+    "export", "load_policy", "make_env", "make_trainer", "plan", "render", "report", "resume",
+    "resume_many", "train", "train_many", "trust_region", "wrappers",
 ]
 
 # What few programs use is imported when it is used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 
@@ -17,6 +17,9 @@ from jtrust.algorithms.trees import Params
 from jtrust.algorithms.value_fit import ValueFit
 from jtrust.environments.base import ActionSpace
 from jtrust.hyperparameters import static
+
+if TYPE_CHECKING:
+    from jtrust.environments import Environment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,14 @@ class Algorithm(BySize):
         for name in self.minibatched:
             if (count := getattr(self, name)) is not None:
                 checks.whole_number(name, count, example=8)
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """Names of the costs that it keeps below limits, sorted; see `Constrained`."""
+        return ()
+
+    def check_environment(self, environment: Environment) -> None:
+        """Raises `BadArgument` where it cannot be trained with in an environment."""
 
     def gae(self) -> GAE:
         """How a trainer estimates advantages for it, where it is told nothing else."""

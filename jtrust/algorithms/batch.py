@@ -14,6 +14,23 @@ from jtrust.networks.sequence import every, has_sequences, states
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class CostBatch:
+    """What a rollout says of K costs.
+
+    Attributes:
+      advantage: A_C in units of cost, with a mean of 0 over all shards, [K, T, N]; 0 where the
+        simulator broke.
+      estimate: J_C, the mean sum of each cost over an episode, [K].
+      episode_length: mean number of steps of an episode, [].
+    """
+
+    advantage: jax.Array
+    estimate: jax.Array
+    episode_length: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """One shard's rollout, ready for an update.
 
@@ -31,6 +48,7 @@ class Batch:
         advantage that stands there.
       behaviour_log_prob: log density of the actions under the policy that chose them, [T, N]; None
         where that is the policy to be updated.
+      costs: where costs have limits; None elsewhere.
       on_cpu: whether CPUs compute the update, which then takes states in blocks where many of
         them would not fit the cache.
     """
@@ -45,6 +63,7 @@ class Batch:
     weight: jax.Array | float = 1.0
     broken: jax.Array | float = 0.0
     behaviour_log_prob: jax.Array | None = None
+    costs: CostBatch | None = None
     on_cpu: bool = static(False)
 
     def weights(self) -> jax.Array:

@@ -60,6 +60,8 @@ def _sentence(found: dict[str, Any]) -> str:
         return start + f"no whole episode; all {broken} ended in NaN or infinity"
     return start + (
         f"return {found['return_mean']:.1f} ± {found['return_std']:.1f}, "
-        f"length {found['length_mean']:.1f}, over {whole} episodes"
+        f"length {found['length_mean']:.1f}, "
+        + "".join(f"{name} {cost:.4g}, " for name, cost in found.get("costs", {}).items())
+        + f"over {whole} episodes"
         + f"; {broken} more ended in NaN or infinity and do not count" * bool(broken)
     )

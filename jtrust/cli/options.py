@@ -24,7 +24,8 @@ class EnvironmentOptions:
     env: Annotated[Positional[str], arg(metavar="ENV")]
     """SUITE/NAME, such as brax/ant (see `jtrust envs`); or MODULE:CALLABLE of your own."""
     algorithm: str = "trpo"
-    """trpo, npg, ppo, ppo-kl or trpl; decides which hyperparameters there are."""
+    """trpo, npg, ppo, ppo-kl, trpl, cpo, trpo-lagrangian or ppo-lagrangian; decides which
+    hyperparameters there are."""
     num_envs: int | None = None
     """Environments side by side, over all devices; by default 64 on CPUs, 4096 on accelerators."""
     unroll_length: int = 64

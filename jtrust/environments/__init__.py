@@ -10,6 +10,7 @@ from jtrust.environments import (
     gymnax_suite,
     own_environment,
     playground_suite,
+    safe_suite,
     wrappers,
 )
 from jtrust.environments.base import (
@@ -22,7 +23,9 @@ from jtrust.environments.base import (
 )
 from jtrust.startup import check_platform
 
-SUITES = {"brax": brax_suite, "playground": playground_suite, "gymnax": gymnax_suite}
+SUITES = {
+    "brax": brax_suite, "playground": playground_suite, "gymnax": gymnax_suite, "safe": safe_suite,
+}
 
 __all__ = [
     "SUITES", "Bins", "Box", "Discrete", "Environment", "describe", "make_env", "split_name",

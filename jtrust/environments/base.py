@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust import checks
+from jtrust.environments.costs import cost_names
 from jtrust.environments.tracing import trace_pair, trace_variation
 from jtrust.environments.warp_physics import Physics
 
@@ -132,6 +133,7 @@ class Environment:
       unwrapped: the object that it describes, for what looks at its physical model (`jtrust
         render`); None where there is none.
       dt: seconds that a step takes; None where nobody has said.
+      costs: names of the costs that its states tell (`environments.costs.state_costs`), sorted.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Environment:
     platforms: tuple[str, ...] | None = None
     unwrapped: Any = None
     dt: float | None = None
+    costs: tuple[str, ...] = ()
 
     def used(self, observation: Any) -> Any:
         """Of an observation, or of anything like it, what the networks read."""
@@ -241,6 +244,7 @@ def describe(
     return Environment(
         name, reset, step, observation, action, episode_length, dict(options or {}),
         policy_key, value_key, vary, physics.platforms, env, _seconds_of_a_step(env),
+        cost_names(start),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jtrust.environments.base import Environment, own_truncation
+from jtrust.environments.costs import step_costs
 from jtrust.environments.warp_physics import overflow
 
 # A start state is handed to another environment of the same group at each step, so that one
@@ -32,6 +34,7 @@ class Episodes:
       variation: what is each environment's own through all its episodes (`Environment.vary`),
         [N, ...]; () where all are alike.
       memory: what those who act in them remember of each since it began, [N, ...]; () for nothing.
+      cost_sums: sums of costs so far, [N] each, by name.
     """
 
     state: Any
@@ -40,6 +43,7 @@ class Episodes:
     head_start: jax.Array
     variation: Any = ()
     memory: Any = ()
+    cost_sums: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def observation(self) -> Any:
@@ -64,6 +68,8 @@ class StepOutcome:
       episode_length: its steps, 0 elsewhere, [N].
       episode_end: episodes that ended and count: not those cut by a non-finite value, nor those
         with a head start, bool [N].
+      costs: of the step, [N] each, by name.
+      episode_costs: sums of costs where an episode ended that counts, 0 elsewhere, [N] each.
     """
 
     reward: jax.Array
@@ -75,6 +81,8 @@ class StepOutcome:
     episode_return: jax.Array
     episode_length: jax.Array
     episode_end: jax.Array
+    costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    episode_costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 def strong(x: jax.Array, like: Any = None) -> jax.Array:
@@ -134,13 +142,20 @@ def _finite_rows(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(x), axis=-1, keepdims=True), x, jnp.zeros_like(x))
 
 
-def begin(states: Any, variation: Any = (), head_start: jax.Array | None = None) -> Episodes:
-    """Episodes at their first state, without a head start unless one is given, int32 [N]."""
+def begin(
+    states: Any, variation: Any = (), head_start: jax.Array | None = None,
+    costs: Iterable[str] = (),
+) -> Episodes:
+    """Episodes at their first state, without a head start unless one is given, int32 [N].
+
+    `costs` are the names of those of the environment that are to be summed up.
+    """
     count = jax.tree.leaves(states.reward)[0].shape[0]
     zero = jnp.zeros((count,), jnp.int32)
     return Episodes(
         states, zero, jnp.zeros((count,), jnp.float32),
         zero if head_start is None else head_start, variation,
+        {name: jnp.zeros((count,), jnp.float32) for name in costs},
     )
 
 
@@ -151,7 +166,7 @@ def not_begun(environment: Environment, count: int, variation: Any = ()) -> Epis
     state = jax.eval_shape(environment.reset, key, *_own(environment, first))
     # `full`, for it also makes random keys, where a state holds some.
     state = jax.tree.map(lambda x: jax.lax.full((count, *x.shape), 0, x.dtype), state)
-    return begin(state, variation)
+    return begin(state, variation, costs=environment.costs)
 
 
 def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tuple[
@@ -169,7 +184,10 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
     new = jax.tree.map(strong, new, episodes.state)
     length = episodes.length + 1
     before, after = environment.used(episodes.observation), environment.used(new.obs)
+    costs = step_costs(environment.costs, new)
     finite = jnp.isfinite(new.reward) & _finite(after)
+    for cost in costs.values():
+        finite &= jnp.isfinite(cost)
     own_limit = own_truncation(new)
     done = new.done.astype(bool)
     termination = done & finite & ~own_limit
@@ -178,6 +196,8 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
     truncation = truncation | ~finite
     reward = jnp.where(finite, new.reward, 0.0).astype(jnp.float32)
     reward_sum = episodes.reward_sum + reward
+    costs = {name: jnp.where(finite, cost, 0.0) for name, cost in costs.items()}
+    cost_sums = {name: episodes.cost_sums[name] + cost for name, cost in costs.items()}
     end = (termination | truncation) & finite & (episodes.head_start == 0)
     outcome = StepOutcome(
         reward=reward,
@@ -189,8 +209,12 @@ def step(environment: Environment, episodes: Episodes, action: jax.Array) -> tup
         episode_return=jnp.where(end, reward_sum, 0.0),
         episode_length=jnp.where(end, length, 0),
         episode_end=end,
+        costs=costs,
+        episode_costs={name: jnp.where(end, x, 0.0) for name, x in cost_sums.items()},
     )
-    moved = dataclasses.replace(episodes, state=new, length=length, reward_sum=reward_sum)
+    moved = dataclasses.replace(
+        episodes, state=new, length=length, reward_sum=reward_sum, cost_sums=cost_sums
+    )
     return moved, outcome
 
 
@@ -232,7 +256,7 @@ def restart(
         # One start serves several times in a rollout; what is drawn from it is new each time.
         fresh = begin(jax.tree_util.tree_map_with_path(
             lambda path, x: _fold_in(x, t) if _holds_keys(path, x) else x, fresh
-        ))
+        ), costs=episodes.cost_sums)
         return jax.tree.map(lambda f, e: _where(end, f, e), fresh, episodes)
 
     bare = dataclasses.replace(episodes, variation=(), memory=())

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 from jtrust.environments.base import Discrete, Environment
+from jtrust.environments.costs import state_costs
 from jtrust.environments.warp_physics import OVERFLOW
 
 
@@ -19,9 +20,9 @@ from jtrust.environments.warp_physics import OVERFLOW
 def compact(environment: Environment) -> Environment:
     """The same environment, None in its states where nothing reads what was there.
 
-    Whatever neither an observation that is used, nor the reward, nor an end depends on, now or in
-    any later step, is not computed at reset, carried from step to step, copied at restarts, or
-    kept in checkpoints: nine tenths of an MJX state.
+    Whatever neither an observation that is used, nor the reward, a cost or an end depends on, now
+    or in any later step, is not computed at reset, carried from step to step, copied at restarts,
+    or kept in checkpoints: nine tenths of an MJX state.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     variation: tuple = ()
@@ -69,6 +70,8 @@ def _read(environment: Environment, state: Any, variation: tuple) -> list[bool]:
     info = getattr(number, "info", None)
     if isinstance(info, Mapping):
         wanted |= {info[name] for name in ("truncation", OVERFLOW) if name in info}
+    costs = state_costs(number)
+    wanted |= {costs[name] for name in environment.costs}
     # Random keys stay: there are no zeros of them to stand in their place.
     read = [
         i in wanted or jnp.issubdtype(x.dtype, jax.dtypes.extended) for i, x in enumerate(leaves)

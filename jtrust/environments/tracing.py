@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from jtrust import checks
+from jtrust.environments.costs import check_costs
 
 # Code below these folders is not the user's.
 _LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "jtrust/environments/")
@@ -162,6 +163,7 @@ def _check_fields(what: str, state: Any) -> None:
         shape = getattr(value, "shape", None)
         if shape != ():
             raise checks.BadArgument(f"env.{what}().{field}", shape, "must be a scalar, shape ()")
+    check_costs(what, state)
 
 
 def _check_alike(start: Any, after: Any, types: bool = False) -> None:

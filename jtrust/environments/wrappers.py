@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from jtrust import checks
 from jtrust.environments.base import Environment, describe, own_truncation, select
 from jtrust.environments.batch import strong
+from jtrust.environments.costs import check_costs, cost_names, state_costs, step_costs
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +31,7 @@ class Wrapped:
       inner: the state of the environment inside.
       obs, reward, done: as seen from outside.
       own: what the wrapper itself carries.
+      costs: as seen from outside, by name; None for those of the state inside.
     """
 
     inner: Any
@@ -37,6 +39,11 @@ class Wrapped:
     reward: jax.Array
     done: jax.Array
     own: Any = ()
+    costs: dict[str, jax.Array] | None = None
+
+    @property
+    def cost(self) -> dict[str, jax.Array]:
+        return state_costs(self.inner) if self.costs is None else self.costs
 
     @property
     def info(self) -> Any:
@@ -44,7 +51,7 @@ class Wrapped:
 
 
 def action_repeat(environment: Any, n: int) -> Environment:
-    """Each action is taken `n` times, or until the episode ends; rewards are summed.
+    """Each action is taken `n` times, or until the episode ends; rewards and costs are summed.
 
     The episode's length then counts actions: the least number of them that take as much time.
     """
@@ -52,19 +59,22 @@ def action_repeat(environment: Any, n: int) -> Environment:
     n = checks.whole_number("n", n, example=2)
 
     def reset(key, *variation):
-        return _plain(environment.reset(key, *variation))
+        state = environment.reset(key, *variation)
+        return _plain(state, costs=step_costs(environment.costs, state) or None)
 
     def step(state, action, *variation):
         def once(carry, _):
             state, ended = carry
             new = jax.tree.map(strong, _arrays(environment.step(state, action, *variation)), state)
-            reward = jnp.where(ended, 0.0, new.reward)
+            gained = new.reward, step_costs(environment.costs, new)
+            gained = jax.tree.map(lambda x: jnp.where(ended, 0.0, x), gained)
             new = jax.tree.map(lambda a, b: jnp.where(ended, a, b), state, new)
-            return (new, ended | new.done.astype(bool) | own_truncation(new)), reward
+            return (new, ended | new.done.astype(bool) | own_truncation(new)), gained
 
         start = (jax.tree.map(strong, _arrays(state.inner)), jnp.zeros((), bool))
-        (new, _), rewards = jax.lax.scan(once, start, length=n)
-        return _plain(new, reward=jnp.sum(rewards))
+        (new, _), gained = jax.lax.scan(once, start, length=n)
+        reward, costs = jax.tree.map(jnp.sum, gained)
+        return _plain(new, reward=reward, costs=costs or None)
 
     return _changed(
         environment, f"action_repeat({n})", reset, step,
@@ -194,6 +204,87 @@ def observation_noise(environment: Any, std: float) -> Environment:
     )
 
 
+def add_costs(environment: Any, costs: Mapping[str, Callable[..., Any]]) -> Environment:
+    """States tell costs, made from what happens in a step; those that they told before stay.
+
+    Args:
+      environment: what to change.
+      costs: by name, (state before, action as the environment takes it, state after) -> cost [].
+
+    Raises:
+      BadArgument: names or values that will not do, or a name that is taken.
+    """
+    environment = _described(environment)
+    if not isinstance(costs, Mapping) or not costs:
+        raise checks.BadArgument(
+            "costs", costs, "must be functions by name, (state, action, next state) -> cost []"
+        )
+    for name, function in costs.items():
+        if not callable(function):
+            raise checks.BadArgument(f"costs[{name!r}]", function, "must be a function")
+        if name in environment.costs:
+            raise checks.BadArgument("costs", name, f"{environment.name} has such a cost already")
+
+    def reset(key, *variation):
+        state = environment.reset(key, *variation)
+        return _plain(state, costs={
+            **step_costs(environment.costs, state), **dict.fromkeys(costs, jnp.float32(0.0))
+        })
+
+    def step(state, action, *variation):
+        new = environment.step(state.inner, action, *variation)
+        told = {
+            name: jnp.asarray(cost(state.inner, action, new), jnp.float32)
+            for name, cost in costs.items()
+        }
+        return _plain(new, costs={**step_costs(environment.costs, new), **told})
+
+    after = jax.eval_shape(lambda key, a, v: step(reset(key, *v), a, *v), *_arguments(environment))
+    check_costs("step", after)
+    what = f"add_costs({','.join(sorted(costs))})"
+    return _changed(environment, what, reset, step, costs=cost_names(after))
+
+
+def penalize_costs(environment: Any, weights: Mapping[str, float]) -> Environment:
+    """Rewards become reward - Σ w cost; costs stay as they are.
+
+    Args:
+      environment: what to change.
+      weights: w of some of its costs, by name.
+    """
+    environment = _described(environment)
+    if not isinstance(weights, Mapping) or not weights:
+        raise checks.BadArgument("weights", weights, "must be numbers by names of costs")
+    for name, weight in weights.items():
+        checks.one_of("weights", name, environment.costs, f"cost of {environment.name}")
+        _number(f"weights[{name!r}]", weight, minimum=0, example=0.1)
+
+    def reset(key, *variation):
+        return _plain(environment.reset(key, *variation))
+
+    def step(state, action, *variation):
+        new = environment.step(state.inner, action, *variation)
+        found = step_costs(environment.costs, new)
+        paid = sum(weight * found[name] for name, weight in weights.items())
+        return _plain(new, reward=new.reward - paid)
+
+    shown = ",".join(f"{name}={weight:g}" for name, weight in weights.items())
+    return _changed(environment, f"penalize_costs({shown})", reset, step)
+
+
+def _arguments(environment: Environment) -> tuple[Any, Any, tuple]:
+    """Shapes of what `reset` and `step` take: (a key, an action, the variation if there is one)."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action = jax.eval_shape(lambda k: environment.action.to_environment(
+        environment.action.sample(k, ())
+    ), key)
+    if environment.vary is None:
+        return key, action, ()
+    vary = environment.vary
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return key, action, (jax.eval_shape(lambda k: jax.tree.map(lambda x: x[0], vary(k)), keys),)
+
+
 def _number(name: str, value: Any, **bounds: Any) -> float:
     """One number, and no array, whatever passes as a hyperparameter."""
     if not checks.is_number(value):
@@ -211,10 +302,13 @@ def _described(environment: Any) -> Environment:
     return describe(environment, type(environment).__name__)
 
 
-def _plain(state: Any, obs: Any = None, reward: Any = None, own: Any = ()) -> Wrapped:
+def _plain(
+    state: Any, obs: Any = None, reward: Any = None, own: Any = (),
+    costs: dict[str, jax.Array] | None = None,
+) -> Wrapped:
     return Wrapped(
         state, state.obs if obs is None else obs, state.reward if reward is None else reward,
-        state.done, own,
+        state.done, own, costs,
     )
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jtrust.algorithms import Batch
+from jtrust.algorithms.batch import CostBatch
 from jtrust.algorithms.surrogate import Surrogate
 from jtrust.networks import has_memory
 from jtrust.networks.sequence import Sequence
@@ -37,11 +38,13 @@ _TRAJECTORY = Trajectory(**{
 })
 
 
-def _batch_spec(trainer: Trainer) -> Batch:
-    """How a batch of `trainer` is spread over its devices."""
+def _batch_spec(trainer: Trainer, costs: bool = False) -> Batch:
+    """How a batch of `trainer` is spread over its devices, once `costs` are judged or before."""
+    by_cost: Any = PartitionSpec(None, None, AXIS)
+    of_costs = CostBatch(by_cost, REPLICATED, REPLICATED)
     apart: dict[str, Any] = {
         "environment_keys": SHARDED, "trust": REPLICATED,
-        "on_cpu": is_cpu(trainer.mesh),
+        "on_cpu": is_cpu(trainer.mesh), "costs": of_costs if costs else None,
     }
     for name, custom in (
         ("observation", trainer.custom_policy), ("value_observation", trainer.custom_value)
@@ -72,7 +75,7 @@ PHYSICS, INFERENCE, STARTS = "physics", "policy inference", "fresh starts"
 GRADIENT, PRODUCTS, SEARCH = (
     "update: gradient", "update: Fisher-vector products", "update: line search"
 )
-IN_PARTS, ROUNDS = "update, in parts", "value rounds before it"
+IN_PARTS, ROUNDS, COSTS = "update, in parts", "value rounds before it", "costs"
 WHOLE_UPDATE = "update"
 
 
@@ -114,7 +117,8 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
     ready, batch = normalization()
 
     def update(function: Callable) -> Callable[[], Any]:
-        return shard(function, (STATE_SPEC, _batch_spec(trainer)), REPLICATED, ready, batch)
+        spec = _batch_spec(trainer, trainer.constraints is not None)
+        return shard(function, (STATE_SPEC, spec), REPLICATED, ready, batch)
 
     again = []
     if trainer.value_fit.rounds > 1:
@@ -123,6 +127,14 @@ def make_parts(trainer: Trainer, state: TrainState) -> list[Part]:
             (STATE_SPEC, _batch_spec(trainer)), ready, trajectory, batch,
         )
         again = [Part(ROUNDS, run)]
+    if (constrain := trainer.constraints) is not None:
+        judged = shard(
+            lambda *args: constrain(*args)[:2],
+            (STATE_SPEC, STATE_SPEC, BY_TIME, _batch_spec(trainer)),
+            (STATE_SPEC, _batch_spec(trainer, costs=True)), after, ready, trajectory, batch,
+        )
+        ready, batch = judged()
+        again.append(Part(COSTS, judged))
     return [
         Part(WHOLE, lambda: trainer.iterate(state)),
         Part(ROLLOUT, rollout),

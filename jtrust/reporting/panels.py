@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -109,8 +109,8 @@ def _id(metric: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in metric)
 
 
-RETURN, REGION, LEARNING, MACHINE, OTHER = (
-    "Return", "Trust region", "Policy and values", "Simulator and speed", "Other metrics"
+RETURN, COSTS, REGION, LEARNING, MACHINE, OTHER = (
+    "Return", "Costs", "Trust region", "Policy and values", "Simulator and speed", "Other metrics"
 )
 
 PANELS = (
@@ -186,15 +186,48 @@ PANELS = (
              "batches", "Their mean or variance was not finite."),
 )
 
+# Of each cost, `cost/NAME/...`: title, unit.
+_OF_COSTS = {
+    "estimate": ("Cost by the rollouts", "cost per episode"),
+    "multiplier": ("Multiplier of the cost", "multiplier"),
+    "surrogate_change": ("Change of the cost by the surrogate", "cost per episode"),
+    "value_loss": ("Loss of the cost's values", "loss"),
+    "explained_variance": ("Variance explained by the cost's values", "share of variance"),
+    "infeasible": ("Limit out of reach", "1 where it seems so"),
+}
+
+
+def _of_costs(names: set[str]) -> list[Panel]:
+    """The panels of costs, whose names are the environment's, each with its limit."""
+    found = []
+    for cost in sorted(n for n in names if n.startswith("cost/") and n.count("/") == 1):
+        limit = f"{cost}/limit"
+        dashed: dict[str, Any] = {"limit": _column(limit)} if limit in names else {}
+        found.append(dataclasses.replace(
+            _plain(COSTS, cost, f"Cost of training episodes: {cost.partition('/')[2]}",
+                   "cost per episode", "Mean over the episodes that ended in an iteration."
+                   + " Dashed: the limit." * bool(dashed), band="seeds", **dashed),
+            metrics=(cost, limit),
+        ))
+        for what, (title, unit) in _OF_COSTS.items():
+            if (metric := f"{cost}/{what}") in names:
+                more = dashed if what == "estimate" else {}
+                found.append(_plain(COSTS, metric, f"{title}: {cost.partition('/')[2]}", unit,
+                                    always=what != "infeasible", **more))
+    return found
+
+
 _NO_PANEL = {"step", "iteration", "time/seconds", "episode/count"}
 _MOST_OTHERS = 24
 
 
 def panels_for(names: Iterable[str]) -> list[Panel]:
-    """The panels, and one more for each metric that none of them shows."""
-    shown = {metric for panel in PANELS for metric in panel.metrics} | _NO_PANEL
+    """The panels, those of costs, and one more for each metric that none of them shows."""
+    names = list(names)
+    known = [*PANELS, *_of_costs(set(names))]
+    shown = {metric for panel in known for metric in panel.metrics} | _NO_PANEL
     others = [name for name in dict.fromkeys(names) if name not in shown][:_MOST_OTHERS]
-    return [*PANELS, *(
+    return [*known, *(
         dataclasses.replace(_plain(OTHER, name, name, name), id=f"other-{i}")
         for i, name in enumerate(others)
     )]

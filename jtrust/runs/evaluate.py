@@ -123,8 +123,9 @@ def evaluate(
 
     Returns:
       {"env", "algorithm", "step", "episodes", "return_mean", "return_std", "length_mean",
-      "nonfinite"}. The last is how many episodes ended in NaN or infinity: means and deviation are
-      of the others alone, and None where there are none.
+      "nonfinite"}, and where the environment tells costs "costs", the mean sum of each over an
+      episode, by name. nonfinite is how many episodes ended in NaN or infinity: means and
+      deviation are of the others alone, and None where there are none.
 
     Raises:
       BadArgument: as `load_policy`; or code to be called that nobody has allowed.
@@ -148,7 +149,9 @@ def evaluate(
         "return_std": float(np.std(returns)) if returns.size else None,
         "length_mean": mean(lengths),
         "nonfinite": int(np.sum(~whole)),
-    }
+    } | ({"costs": {
+        name: mean(results[f"cost/{name}"][whole]) for name in environment.costs
+    }} if environment.costs else {})
 
 
 def environment_of(

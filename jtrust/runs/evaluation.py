@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -112,7 +112,8 @@ class Evaluation:
         def mean(x: jax.Array) -> jax.Array:
             return jnp.where(count > 0, jnp.sum(jnp.where(whole, x, 0)) / count, jnp.nan)
 
-        return {f"evaluation/{name}": mean(found[name]) for name in ("return", "length")}
+        names = without(self.trainer.environment.costs)
+        return {name: mean(found[name.partition("/")[2]]) for name in names}
 
     @functools.cached_property
     def _act(self) -> Callable:
@@ -127,8 +128,9 @@ class Evaluation:
         return act
 
 
-def without() -> dict[str, None]:
-    """The rows of an iteration that is not evaluated."""
-    return {RETURN: None, "evaluation/length": None}
+def without(costs: Iterable[str] = ()) -> dict[str, None]:
+    """The rows of an iteration that is not evaluated, in an environment with these costs."""
+    names = (RETURN, "evaluation/length", *(f"evaluation/cost/{name}" for name in costs))
+    return dict.fromkeys(names)
 
 

@@ -137,7 +137,9 @@ class HostLoop:
         """What an evaluation gives, on its way; nothing where the run has none."""
         if self._evaluation is None:
             return {}
-        return self._evaluation.start(acting) if self._is_evaluated(iteration) else without()
+        if self._is_evaluated(iteration):
+            return self._evaluation.start(acting)
+        return without(self._trainer.environment.costs)
 
     def _tell(
         self, iteration: int, metrics: Any, state: TrainState | None, acting: Any,

@@ -32,6 +32,7 @@ def to_row(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
     row = {k: plain(v) for k, v in metrics.items()}
     if row.get("episode/length") == 0:  # until one has ended
         row["episode/return"] = row["episode/length"] = None
+        row |= {k: None for k in row if k.startswith("cost/") and k.count("/") == 1}
     return row
 
 

@@ -71,6 +71,11 @@ def describe_row(row: Row, config: RunConfig, max_kl: float, first: bool) -> dic
         "steps/s": _number(rate, 0),
         "return": _number(row["episode/return"]),
         "length": _number(row["episode/length"], 0),
+        **{
+            name.partition("/")[2]: _number(value) + (
+                f" of {row[f'{name}/limit']:g}" if f"{name}/limit" in row else ""
+            ) for name, value in row.items() if name.startswith("cost/") and name.count("/") == 1
+        },
         "KL": kl,
         "entropy": f"{row['policy/entropy']:.2f}",
         "time left": "-" if first else duration(left),

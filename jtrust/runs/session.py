@@ -18,6 +18,7 @@ from jtrust.hosts.stopping import Alone, Together
 from jtrust.runs.best import StopAt, last_iteration
 from jtrust.runs.checkpoints import CheckpointWriter
 from jtrust.runs.config import RunConfig
+from jtrust.runs.cost_watch import cost_watch
 from jtrust.runs.directory import RunDirectory
 from jtrust.runs.evaluation import Evaluation
 from jtrust.runs.host_loop import AHEAD, Clock, HostLoop, copied, trace_iteration
@@ -152,6 +153,7 @@ class Session:
         if doubt := doubtful_flags(self.trainer.mesh):
             note(f"warning: {doubt}")
         sinks = [rows, *writers, Shown(self.progress), Watch(self.config.env, note)]
+        sinks += cost_watch(self.trainer.algorithm, note)
         # Devices have half a minute for each other when they first meet, and compiling takes one
         # process longer than another.
         self.hosts.barrier("compiled")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jtrust import checks
+from jtrust.runs.cost_watch import cost_watch
 from jtrust.runs.directory import RunDirectory
 from jtrust.runs.host_loop import AHEAD, Clock
 from jtrust.runs.sinks import IterationInfo, Rows, Sink, Watch
@@ -51,7 +52,10 @@ class MemberRun:
 
     def begin(self, sinks: Sequence[Sink], note: Callable[[str], None]) -> None:
         """Has these sinks, which the run's stack closes, told of what follows."""
-        self._sinks = [self._rows, *sinks]
+        told = lambda text: note(f"{self.member.label}: {text}")  # noqa: E731
+        self._sinks = [
+            self._rows, *sinks, *cost_watch(self.member.trainer.algorithm, told)
+        ]
         self._watch = Watch(self.member.label, note)
         self._clock = Clock(self.member.trainer.steps_per_iteration)
 

@@ -207,7 +207,9 @@ class SlotLoop:
             row = to_row({name: x[i] for name, x in metrics.items()})
             if self._evaluation is not None:
                 now = self._evaluation.wanted(iteration)
-                row |= to_row({k: x[i] for k, x in evaluated.items()}) if now else without()
+                row |= to_row({k: x[i] for k, x in evaluated.items()}) if now else without(
+                    self._evaluation.trainer.environment.costs
+                )
             state = mine = None
             if arrays is not None and (wants_state or last):
                 state = self._of_slot(arrays, i)

@@ -17,7 +17,7 @@ from jtrust.paths import user_path
 from jtrust.runs.checkpoints import CheckpointReader
 from jtrust.runs.config import RunConfig
 from jtrust.runs.directory import CONFIG, RunDirectory, default_name
-from jtrust.runs.evaluation import Evaluations
+from jtrust.runs.evaluation import Evaluations, without
 from jtrust.runs.matching import check_random_keys, describe_own
 from jtrust.runs.metrics import Services
 from jtrust.runs.run import default_checkpoint_every, step_count
@@ -150,7 +150,7 @@ def check_metric(metric: str, trainer: Trainer, evaluate_every: int | None) -> N
     if key.startswith("evaluation/") and evaluate_every is None:
         raise checks.BadArgument("metric", metric, "needs evaluate_every, such as 10")
     _, found = jax.eval_shape(trainer.iterate, jax.eval_shape(trainer.init, jax.random.key(0)))
-    known = {*found, "evaluation/return", "evaluation/length", "step", "iteration",
+    known = {*found, *without(trainer.environment.costs), "step", "iteration",
              "time/seconds", "time/steps_per_second"}
     checks.one_of("metric", key, sorted(known))
 

@@ -70,12 +70,15 @@ def summarize_episodes(
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Metrics of the episodes that ended, and what to remember of them.
 
+    Beside return and length the mean sum of each cost, `cost/NAME`.
+
     Until one has ended both are 0; no episode has a length of 0. (NaN would say so more plainly,
     but `JAX_DEBUG_NANS` takes it for a fault.)
     """
     totals = jax.lax.psum(totals, AXIS)
     count = jnp.maximum(totals.count, 1)
     means = {"return": totals.reward / count, "length": totals.length / count}
+    means |= {f"cost/{name}": total / count for name, total in totals.costs.items()}
     means = {k: jnp.where(totals.count > 0, v, last[k]) for k, v in means.items()}
     metrics = {
         "episode/return": means["return"],
@@ -83,5 +86,6 @@ def summarize_episodes(
         "episode/count": totals.count,
         "environment/nonfinite": totals.nonfinite,
         "environment/overflow": totals.overflow,
+        **{name: x for name, x in means.items() if name.startswith("cost/")},
     }
     return metrics, means

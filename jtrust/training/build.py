@@ -93,6 +93,7 @@ def make_trainer(
     environment = compact(with_action_bins(environment, action_bins))
     algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")
     algorithm.check_actions(environment.action)
+    algorithm.check_environment(environment)
     network = _instance("network", network or NetworkConfig(), NetworkConfig)
     gae = algorithm.gae() if gae is None else _instance("gae", gae, GAE)
     value_fit = (
@@ -113,7 +114,8 @@ def make_trainer(
         environment, shares.settle(algorithm), gae, shares.settle_values(value_fit), num_envs,
         unroll_length, network, mesh, policy_network, value_network,
     )
-    _ = trainer.policy_network, trainer.value_network  # which refuse modules that will not do
+    # Which refuse modules that will not do.
+    _ = trainer.policy_network, trainer.value_network, trainer.constraints
     return trainer
 
 

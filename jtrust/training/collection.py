@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,7 +66,7 @@ class Collection:
         agent = self.agent
         run = functools.partial(
             rollout, agent.environment,
-            functools.partial(agent.act, state), functools.partial(agent.values_after, state),
+            functools.partial(agent.act, state), self.value_fn(state),
             unroll_length=self.unroll_length,
             restarts=self.restarts(pool),
         )
@@ -76,6 +77,11 @@ class Collection:
             )
         trajectory = dataclasses.replace(trajectory, memory=state.episodes.memory)
         return dataclasses.replace(state, episodes=episodes), trajectory, totals
+
+    def value_fn(self, state: TrainState) -> Callable[[Any, Any], Any]:
+        """(memory, raw observations, [N, O] or a dictionary of such) -> what a truncated step is
+        valued by: values in units of reward [N], or a pytree of [N, ...]."""
+        return functools.partial(self.agent.values_after, state)
 
     def reset_pool(self, state: TrainState, keys: jax.Array) -> Any:
         """Start states for the episodes that begin in this iteration, [M, ...] each leaf.
@@ -121,7 +127,10 @@ class Collection:
 
         first = jax.lax.cond(
             state.iteration == 0,
-            lambda: begin(jax.tree.map(own, pool), head_start=spread.astype(jnp.int32)),
+            lambda: begin(
+                jax.tree.map(own, pool), head_start=spread.astype(jnp.int32),
+                costs=self.agent.environment.costs,
+            ),
             lambda: dataclasses.replace(episodes, variation=(), memory=()),
         )
         return dataclasses.replace(

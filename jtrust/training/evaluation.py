@@ -39,9 +39,10 @@ def evaluate_policy(
       memory: what the policy remembers where an episode begins, [N, ...] each leaf.
 
     Returns:
-      {"return": [N], "length": [N], "nonfinite": bool [N], "overflow": bool [N]}; an episode that
-      gave NaN or infinity ends there, with the rewards before it; in one that overflowed, the
-      physics lost contacts or constraints for want of room.
+      {"return": [N], "length": [N], "nonfinite": bool [N], "overflow": bool [N]}, and "cost/NAME",
+      the sum of each of the environment's costs, [N]; an episode that gave NaN or infinity ends
+      there, with what came before it; in one that overflowed, the physics lost contacts or
+      constraints for want of room.
     """
     carry, keys = begin_episodes(environment, key, episodes, memory)
 
@@ -69,9 +70,12 @@ def begin_episodes(
         "length": jnp.zeros(episodes, jnp.int32),
         "nonfinite": jnp.zeros(episodes, bool),
         "overflow": jnp.zeros(episodes, bool),
+        **{f"cost/{name}": jnp.zeros(episodes, jnp.float32) for name in environment.costs},
     }
     running = jnp.ones(episodes, bool)
-    begun = dataclasses.replace(batch.begin(starts, variation), memory=memory)
+    begun = dataclasses.replace(
+        batch.begin(starts, variation, costs=environment.costs), memory=memory
+    )
     carry = (begun, running, result, jnp.int32(0))
     return carry, jax.random.split(action_key, episodes)
 
@@ -94,6 +98,10 @@ def advance_episodes(
         "length": result["length"] + running,
         "nonfinite": result["nonfinite"] | (running & outcome.nonfinite),
         "overflow": result["overflow"] | (running & outcome.overflow),
+        **{
+            f"cost/{name}": result[f"cost/{name}"] + jnp.where(running, cost, 0.0)
+            for name, cost in outcome.costs.items()
+        },
     }
     running = running & ~(outcome.termination | outcome.truncation)
     return (moved, running, result, t + 1), action, reward

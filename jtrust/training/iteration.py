@@ -9,6 +9,7 @@ import jax
 from jtrust.algorithms import Algorithm, Batch
 from jtrust.training.batch_statistics import explained_variance, summarize_episodes
 from jtrust.training.collection import Collection
+from jtrust.training.costs import Constraints
 from jtrust.training.estimation import Estimation
 from jtrust.training.mesh import AXIS
 from jtrust.training.policy_evaluation import PolicyEvaluation
@@ -29,6 +30,7 @@ class Iteration:
       prepare: normalises it, and makes a batch of it.
       evaluate: has the values follow the policy, where rollouts are large.
       algorithm: improves the policy inside its trust region.
+      constrain: judges costs, where they have limits.
     """
 
     collect: Collection
@@ -36,14 +38,19 @@ class Iteration:
     prepare: Preparation
     evaluate: PolicyEvaluation
     algorithm: Algorithm
+    constrain: Constraints | None = None
 
     def __call__(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """(the state after it, metrics [] each)."""
         keys = environment_keys(state, self.collect.envs_per_device)
         state, trajectory, totals = self.collect(state, keys)
+        before = state
+        of_costs: Metrics = {}
         estimates = self.estimate(state, trajectory)
         state, batch, of_statistics = self.prepare(state, trajectory, estimates, keys)
         state, batch = self.evaluate(state, trajectory, batch)
+        if self.constrain is not None:
+            state, batch, of_costs = self.constrain(before, state, trajectory, batch)
         state, of_update = self.update(state, batch)
 
         of_episodes, last_episodes = summarize_episodes(totals, state.last_episodes)
@@ -51,7 +58,7 @@ class Iteration:
             state, last_episodes=last_episodes, iteration=state.iteration + 1
         )
         return state, {
-            **of_episodes, **of_update, **of_statistics,
+            **of_episodes, **of_update, **of_statistics, **of_costs,
             "value/explained_variance": explained_variance(
                 estimates.values, estimates.targets, batch.weight
             ),

@@ -26,6 +26,7 @@ STATE_SPEC = TrainState(
     policy=REPLICATED, value=REPLICATED, policy_optimizer=REPLICATED, value_optimizer=REPLICATED,
     observation_statistics=REPLICATED, target_statistics=REPLICATED, episodes=SHARDED,
     last_episodes=REPLICATED, rewards_seen=REPLICATED, key=REPLICATED, iteration=REPLICATED,
+    costs=REPLICATED,
 )
 
 

@@ -122,7 +122,7 @@ class Preparation:
         old, old_targets = state.observation_statistics, state.target_statistics
         new = old.update(observations(observation), AXIS, 2, weight, share)
         taken = old_targets.update(targets, AXIS, 2, weight, share)
-        new_targets = taken.forget(float(_TARGET_MEMORY * self.steps))
+        new_targets = self.forgetting(taken)
         moved = dataclasses.replace(
             state, policy=self.folded_policy(state, new),
             value=self.folded_value(state, new, new_targets),
@@ -133,6 +133,17 @@ class Preparation:
             "observation/skipped": (new.count == old.count).astype(jnp.float32),
             "value/targets_skipped": (taken.count == old_targets.count).astype(jnp.float32),
         }
+
+    def updated_targets(
+        self, old: RunningStatistics, targets: jax.Array, weight: jax.Array,
+        share: jax.Array | float,
+    ) -> RunningStatistics:
+        """The scale of value targets with a batch taken in."""
+        return self.forgetting(old.update(targets, AXIS, 2, weight, share))
+
+    def forgetting(self, statistics: RunningStatistics) -> RunningStatistics:
+        """Statistics of value targets of which older ones than some batches count no more."""
+        return statistics.forget(float(_TARGET_MEMORY * self.steps))
 
     def folded_policy(self, state: TrainState, new: RunningStatistics) -> Any:
         """Parameters of the policy that read by new statistics what they read by the old ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -30,6 +30,9 @@ class Trajectory:
       whole: whether the simulator gave finite numbers, bool [T, N]; other steps count in the
         policy's surrogate objective alone.
       memory: what the networks remembered before the first step, [N, ...] each leaf.
+      costs: [T, N] each, by name.
+      truncation_cost_values: as `truncation_value`, of the costs that have limits, [T, N, K]; None
+        without any.
     """
 
     observation: Any
@@ -40,6 +43,8 @@ class Trajectory:
     truncation_value: jax.Array
     whole: jax.Array | bool = True
     memory: Carries = dataclasses.field(default_factory=Carries)
+    costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    truncation_cost_values: jax.Array | None = None
 
     @property
     def end(self) -> jax.Array:
@@ -64,6 +69,7 @@ class EpisodeTotals:
       length: sum of their lengths.
       nonfinite: how many were cut by a non-finite value.
       overflow: steps at which the physics had no room for all contacts and constraints.
+      costs: sums of their costs, by name.
     """
 
     count: jax.Array
@@ -71,12 +77,13 @@ class EpisodeTotals:
     length: jax.Array
     nonfinite: jax.Array
     overflow: jax.Array
+    costs: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def zero(cls, count: int) -> EpisodeTotals:
+    def zero(cls, count: int, costs: Iterable[str] = ()) -> EpisodeTotals:
         """Those of N environments before the first step, [N] each."""
         whole, real = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.float32)
-        return cls(whole, real, whole, whole, whole)
+        return cls(whole, real, whole, whole, whole, dict.fromkeys(costs, real))
 
     def plus(self, outcome: batch.StepOutcome) -> EpisodeTotals:
         """With those of one step."""
@@ -84,6 +91,7 @@ class EpisodeTotals:
             self.count + outcome.episode_end, self.reward + outcome.episode_return,
             self.length + outcome.episode_length, self.nonfinite + outcome.nonfinite,
             self.overflow + outcome.overflow,
+            jax.tree.map(jnp.add, self.costs, outcome.episode_costs),
         )
 
 
@@ -114,7 +122,7 @@ class Restarts:
 def rollout(
     environment: Environment,
     policy_fn: Callable[[Any, Any], tuple[Any, Any]],
-    value_fn: Callable[[Any, Any], jax.Array],
+    value_fn: Callable[[Any, Any], Any],
     episodes: Episodes,
     starts: Any,
     keys: jax.Array,
@@ -130,7 +138,8 @@ def rollout(
       environment: what to step.
       policy_fn: (memory, raw observations, [N, O] or a dictionary of such) -> (distribution over
         actions, memory).
-      value_fn: the same -> values in units of reward [N]; of all steps at once, [T, N].
+      value_fn: the same -> values in units of reward [N], or a pytree of [N, ...]; what
+        `truncation_value` is like; of all steps at once, [T, N].
       episodes: where each environment stands, [N, ...].
       starts: fresh start states for those that end, [N, ...].
       keys: one per environment, [N]; consumed.
@@ -141,9 +150,17 @@ def rollout(
       (episodes after the last step, `Trajectory`, `EpisodeTotals`).
     """
 
-    def last_values(truncation: jax.Array, memory: Any, last_observation: Any) -> jax.Array:
+    def last_values(truncation: jax.Array, memory: Any, last_observation: Any) -> Any:
         with jax.named_scope("truncation_values"):
-            return jnp.where(truncation, value_fn(memory, last_observation), 0.0)
+            return jax.tree.map(
+                lambda x: jnp.where(
+                    truncation.reshape(truncation.shape + (1,) * (x.ndim - truncation.ndim)), x, 0.0
+                ), value_fn(memory, last_observation),
+            )
+
+    def no_values(truncation: jax.Array, memory: Any, last_observation: Any) -> Any:
+        like = jax.eval_shape(last_values, truncation, memory, last_observation)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
     def step(carry: tuple[Episodes, EpisodeTotals], t: jax.Array):
         episodes, totals = carry
@@ -160,10 +177,11 @@ def rollout(
         rest: Any = {
             "action": action, "reward": outcome.reward, "termination": outcome.termination,
             "truncation": outcome.truncation, "whole": ~outcome.nonfinite,
+            "costs": outcome.costs,
         }
         if restarts.branch:
             last = jax.lax.cond(
-                jnp.any(outcome.truncation), last_values, lambda end, *_: jnp.zeros(end.shape),
+                jnp.any(outcome.truncation), last_values, no_values,
                 outcome.truncation, memory, outcome.last_observation,
             )
         else:
@@ -171,8 +189,9 @@ def rollout(
             rest, last = Packed.of(rest), (memory, outcome.last_observation)
         return (episodes, totals.plus(outcome)), (observation, rest, last)
 
+    totals = EpisodeTotals.zero(keys.shape[0], environment.costs)
     (episodes, totals), (observation, rest, last) = jax.lax.scan(
-        step, (episodes, EpisodeTotals.zero(keys.shape[0])), jnp.arange(unroll_length)
+        step, (episodes, totals), jnp.arange(unroll_length)
     )
     if not restarts.branch:
         rest = rest.tree()

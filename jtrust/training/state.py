@@ -31,6 +31,7 @@ class TrainState:
       rewards_seen: what the rewards were so far.
       key: the run's random key; never changes, iterations fold their number in.
       iteration: iterations done, int32 [].
+      costs: of the costs that have limits, a `training.costs.CostState`; () without any.
     """
 
     policy: Any
@@ -44,3 +45,4 @@ class TrainState:
     rewards_seen: RewardsSeen
     key: jax.Array
     iteration: jax.Array
+    costs: Any = ()

@@ -29,6 +29,12 @@ from jtrust.networks import (
 from jtrust.policy import Policy
 from jtrust.training.agent import Agent
 from jtrust.training.collection import Collection
+from jtrust.training.costs import (
+    ConstrainedCollection,
+    Constraints,
+    check_memory,
+    make_constraints,
+)
 from jtrust.training.estimation import Estimation
 from jtrust.training.iteration import Iteration
 from jtrust.training.mesh import (
@@ -112,7 +118,8 @@ class Trainer:
     @functools.cached_property
     def collection(self) -> Collection:
         """Lets the policy act."""
-        return Collection(self.agent, self.num_envs, self.unroll_length, self.mesh)
+        kind = ConstrainedCollection if self.algorithm.cost_names else Collection
+        return kind(self.agent, self.num_envs, self.unroll_length, self.mesh)
 
     @functools.cached_property
     def estimation(self) -> Estimation:
@@ -132,10 +139,19 @@ class Trainer:
         return PolicyEvaluation(self.value_fit, self.estimation, self.preparation)
 
     @functools.cached_property
+    def constraints(self) -> Constraints | None:
+        """Judges costs, where the algorithm keeps some below limits."""
+        if not self.algorithm.cost_names:
+            return None
+        check_memory(self.policy_network)
+        return make_constraints(self.algorithm, self.evaluation, self.agent)
+
+    @functools.cached_property
     def iteration(self) -> Iteration:
         """All of them, one behind the other."""
         return Iteration(
-            self.collection, self.estimation, self.preparation, self.evaluation, self.algorithm
+            self.collection, self.estimation, self.preparation, self.evaluation, self.algorithm,
+            self.constraints,
         )
 
     # What it does.
@@ -220,10 +236,16 @@ class Trainer:
             observation_statistics=RunningStatistics.zero(sample),
             target_statistics=RunningStatistics.zero(jnp.float32(0.0)),
             episodes=episodes,
-            last_episodes={"return": jnp.float32(0.0), "length": jnp.float32(0.0)},
+            last_episodes=dict.fromkeys(
+                ("return", "length", *(f"cost/{name}" for name in environment.costs)),
+                jnp.float32(0.0),
+            ),
             rewards_seen=RewardsSeen.none(),
             key=run_key,
             iteration=jnp.int32(0),
+            costs=() if self.constraints is None else self.constraints.init(
+                jax.random.fold_in(value_key, 1), select(sample, environment.value_key)
+            ),
         )
 
     def _wait_for_earlier(self, result: jax.Array) -> None:
