@@ -1,10 +1,10 @@
-"""Programs of an iteration for devices that are not here: docs/plan/tables.md.
+"""Programs of an iteration for devices that are not here: docs/evidence/plan/tables.md.
 
     python scripts/benchmarks/plan_tables.py             # all rows not there yet, then the tables
     python scripts/benchmarks/plan_tables.py --only ant  # those whose name holds the word
     python scripts/benchmarks/plan_tables.py --page      # the tables alone, of what there is
 
-Each row is compiled in a process of its own and kept as docs/plan/data/NAME.json, so it goes on
+Each row is compiled in a process of its own and kept as docs/evidence/plan/data/NAME.json, so it goes on
 where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
 and gymnax. Nothing is run, on any device.
 """
@@ -26,7 +26,7 @@ from scripts.benchmarks import kept_rows
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
-DATA, TABLES = ROOT / "docs/plan/data", ROOT / "docs/plan/tables.md"
+DATA, TABLES = ROOT / "docs/evidence/plan/data", ROOT / "docs/evidence/plan/tables.md"
 UNROLL = 64
 TARGETS = {"h100": 4096, "v5e:16x16": 65536}
 ENVIRONMENTS = {
@@ -142,10 +142,10 @@ def with_environments(settings: dict[str, Any], num_envs: int) -> dict[str, Any]
 
 
 def make_tables() -> None:
-    """Writes docs/plan/tables.md from the rows that there are."""
+    """Writes docs/evidence/plan/tables.md from the rows that there are."""
     found = [json.loads(row.path.read_text()) for row in rows() if row.path.exists()]
     if not found:
-        raise SystemExit("no rows in docs/plan/data yet")
+        raise SystemExit("no rows in docs/evidence/plan/data yet")
     versions = sorted({row["jax"] for row in found})
     lines = [
         "# Programs for devices that are not here", "",
