@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         kind = "tree" if path.is_dir() else "blob"
         return f"{start}{config.repo_url.rstrip('/')}/{kind}/main/{full}{anchor}{end}"
 
-    return _LINK.sub(outside, markdown)
+    return _LINK.sub(outside, markdown.replace("REPOSITORY_URL", config.repo_url))
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
