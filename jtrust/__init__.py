@@ -4,7 +4,7 @@ from jtrust.startup import collector_paused
 from jtrust.version import __version__
 
 with collector_paused():
-    from jtrust import advantages, distributions, trust_region
+    from jtrust import advantages, distributions, presets, trust_region
     from jtrust.advantages import GAE
     from jtrust.algorithms import NPG, PPO, TRPO, Algorithm, PPOPenalty, ValueFit
     from jtrust.checks import BadArgument, TrainingFailed
@@ -35,7 +35,7 @@ __all__ = [
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
     "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
-    "plan", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
+    "plan", "presets", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
     "wrappers",
 ]
 
