@@ -70,7 +70,7 @@ def make_env(name: str, /, **kwargs: Any) -> Environment:
                 "`jtrust envs` lists what there is, and MODULE:CALLABLE makes one of your own"
             )
         )
-    if suite != "playground" and checks.truth_value("download", kwargs.pop("download", False)):
+    if suite != "playground" and kwargs.pop("download", False):
         raise checks.BadArgument("download", True, f"{name} needs none; leave it out")
     return SUITES[suite].make(rest, **kwargs)
 

@@ -63,7 +63,8 @@ def make(
     checks.one_of("ENV", name, names(), "Playground environment")
     checks.truth_value("domain_randomization", domain_randomization)
     backend = "jax" if backend is None else checks.one_of("backend", backend, BACKENDS)
-    if checks.truth_value("download", download) and _models_missing(name):
+    checks.truth_value("download", download)
+    if download and _models_missing(name):
         robot_models.fetch()
     if missing := _models_missing(name):
         raise checks.BadArgument("ENV", f"playground/{name}", missing)
