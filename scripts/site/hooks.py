@@ -52,7 +52,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         kind = "tree" if path.is_dir() else "blob"
         return f"{start}{config.repo_url.rstrip('/')}/{kind}/main/{full}{anchor}{end}"
 
-    return _LINK.sub(outside, markdown.replace("REPOSITORY_URL", config.repo_url))
+    markdown = markdown.replace("REPOSITORY_URL", config.repo_url)
+    if "PRESETS_TABLE" in markdown:
+        markdown = markdown.replace("PRESETS_TABLE", presets_table())
+    return _LINK.sub(outside, markdown)
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
@@ -64,3 +67,25 @@ def _mathml(found: re.Match) -> str:
     block = text.startswith("\\[")
     made = convert(text[2:-2].strip(), display="block" if block else "inline")
     return f'<div class="math">{made}</div>' if block else made
+
+
+def presets_table() -> str:
+    """What presets there are, with the evidence of each."""
+    from jtrust import presets
+
+    lines = ["| task | settings | preset, 95 % interval | defaults | seeds | steps | evidence |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for name in presets.names():
+        p = presets.load(name)
+        e = p.evidence
+        settings = ", ".join(
+            [f"{k} {v}" for k, v in p.env_options.items()] + [p.algorithm]
+            + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in p.settings.items()]
+        )
+        one, other = (f"{x['mean']:g} [{x['low']:g}, {x['high']:g}]" for x in (e.preset, e.defaults))
+        page = e.page.removeprefix("docs/")
+        lines.append(
+            f"| `{name}` | {settings} | {one} | {other} | {e.seeds} each | {e.steps:,} | "
+            f"[runs](../{page}) |"
+        )
+    return "\n".join(lines)
