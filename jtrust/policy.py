@@ -18,7 +18,7 @@ from jtrust.networks import PolicyNetwork, RunningStatistics
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """Observations to actions; call it.
+    """Observations [..., O] to actions [..., A], or integers [...] if discrete; call it.
 
     Attributes:
       network: the policy network.

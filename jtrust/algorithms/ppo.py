@@ -131,6 +131,7 @@ class _ProximalPolicy(ActorCritic):
         }
 
     def initial_coefficient(self) -> jax.Array | float:
+        """The weight of the KL in the loss of the first update, []."""
         return 0.0
 
     def loss(
@@ -242,6 +243,7 @@ class _ProximalPolicy(ActorCritic):
     def own_metrics(
         self, outside: jax.Array, coefficient: jax.Array, axis_name: str | None
     ) -> dict[str, jax.Array]:
+        """Metrics that this form alone has, [] each; `outside` says which ratios were clipped, [B]."""
         raise NotImplementedError
 
 
@@ -281,6 +283,7 @@ class PPO(_ProximalPolicy):
         return (jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32)
 
     def own_metrics(self, outside, coefficient, axis_name):
+        """The share of probability ratios outside 1 ± clip."""
         return {"policy/clip_fraction": mean_over(jnp.mean(outside), axis_name)}
 
 
@@ -324,4 +327,5 @@ class PPOPenalty(_ProximalPolicy):
         return dataclasses.replace(state, kl_coefficient=coefficient)
 
     def own_metrics(self, outside, coefficient, axis_name):
+        """The coefficient of the penalty."""
         return {"policy/kl_coefficient": coefficient}
