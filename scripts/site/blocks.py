@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_FENCE = re.compile(
+FENCE = re.compile(
     r"(?P<notes>(?:^[ ]*<!--[^\n]*-->\n\n?)*)^(?P<indent>[ ]*)```(?P<language>\w+)[^\n]*\n"
     r"(?P<code>.*?)^(?P=indent)```[ ]*$", re.M | re.S,
 )
@@ -77,7 +77,7 @@ def blocks(text: str) -> list[Block]:
             {n.strip(): (v or "") for n, v in _NOTE.findall(found["notes"])},
             found.span("code"),
         )
-        for found in _FENCE.finditer(text)
+        for found in FENCE.finditer(text)
     ]
 
 

@@ -21,7 +21,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scripts.site import command_line  # noqa: E402
+from scripts.site import command_line, notebooks  # noqa: E402
 
 COMMAND_LINE = "reference/command-line.md"
 
@@ -53,6 +53,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"{start}{config.repo_url.rstrip('/')}/{kind}/main/{full}{anchor}{end}"
 
     markdown = markdown.replace("REPOSITORY_URL", config.repo_url)
+    if here == "learn":
+        where = notebooks.links(Path(page.file.src_uri), config.repo_url.rstrip("/"))
+        opened = ", ".join(f"[{name}]({to})" for name, to in where.items())
+        title, rest = markdown.split("\n", 1)
+        markdown = f"{title}\n\n*As a notebook: {opened}.*\n{rest}"
     if "PRESETS_TABLE" in markdown:
         markdown = markdown.replace("PRESETS_TABLE", presets_table())
     return _LINK.sub(outside, markdown)
