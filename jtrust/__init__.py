@@ -35,8 +35,8 @@ __all__ = [
     "Environment", "IterationInfo", "NetworkConfig", "PPOPenalty", "Policy", "Result", "Sink",
     "TrainState", "Trainer", "TrainingFailed", "ValueFit", "__version__", "advantages", "compare",
     "describe", "distributions", "evaluate", "export", "load_policy", "make_env", "make_trainer",
-    "plan", "presets", "render", "report", "resume", "resume_many", "train", "train_many", "trust_region",
-    "wrappers",
+    "plan", "presets", "render", "report", "resume", "resume_many", "train", "train_many",
+    "trust_region", "wrappers",
 ]
 
 # What few programs use is imported when it is used.

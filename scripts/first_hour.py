@@ -5,8 +5,8 @@
     python scripts/first_hour.py --installed    # with the jtrust that this Python has
     python scripts/first_hour.py --small        # with the sizes of a test
 
-The page is docs/index.md. A policy, its video (or page, where nothing can be drawn) and its report must be
-there at the end, within ten minutes. Ends with status 1 where one is missing.
+The page is docs/index.md. A policy, its video (or page, where nothing can be drawn) and its report
+must be there at the end, within ten minutes. Ends with status 1 where one is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.site.blocks import Block, blocks  # noqa: E402
+from scripts.site.blocks import Block, blocks
 
 PAGE = ROOT / "docs" / "index.md"
 LIMIT = 600.0

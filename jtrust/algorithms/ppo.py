@@ -243,7 +243,7 @@ class _ProximalPolicy(ActorCritic):
     def own_metrics(
         self, outside: jax.Array, coefficient: jax.Array, axis_name: str | None
     ) -> dict[str, jax.Array]:
-        """Metrics that this form alone has, [] each; `outside` says which ratios were clipped, [B]."""
+        """Metrics that this form alone has, [] each; `outside`: which ratios were clipped, [B]."""
         raise NotImplementedError
 
 

@@ -57,7 +57,7 @@ class Box:
         _settle_box(self)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
-        """What the environment takes, [..., size], for actions on the policy's scale, [..., size]."""
+        """What the environment takes for actions on the policy's scale, [..., size] both."""
         action = jnp.clip(action, -1.0, 1.0)
         if (self.low, self.high) == (-1.0, 1.0):
             return action

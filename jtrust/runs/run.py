@@ -87,7 +87,7 @@ def train(
       initialize_from: another run, from whose policy, values and normaliser this one starts; from
         its best checkpoint, where it kept that. Or a checkpoint of brax's PPO, whose policy's means
         and normaliser are taken.
-      preset: name of the preset that settings came from (`jtrust.presets`), to be kept with the run.
+      preset: environment whose preset the settings came from (`jtrust.presets`), to be kept.
       sinks: told of each iteration on the host: `jtrust.Sink` objects, or functions of an
         `IterationInfo`.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.

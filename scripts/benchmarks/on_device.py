@@ -1,11 +1,12 @@
-"""What `jtrust plan` says of a GPU's program beside what the GPU does: docs/evidence/plan/device.md.
+"""What `jtrust plan` says of a GPU's program beside what it does: docs/evidence/plan/device.md.
 
     python scripts/benchmarks/on_device.py plan                 # anywhere: compiled, not run
     python scripts/benchmarks/on_device.py measure [--only WORD ...] [--minutes 4]   # on a GPU
     python scripts/benchmarks/on_device.py tables
 
 `measure` compiles all programs side by side, a process each, and runs one at a time once all are
-ready. Kernels are counted in a trace of the JAX profiler. Both keep docs/evidence/plan/device/NAME--*.json.
+ready. Kernels are counted in a trace of the JAX profiler. Both keep
+docs/evidence/plan/device/NAME--*.json.
 """
 
 from __future__ import annotations

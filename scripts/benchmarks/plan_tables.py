@@ -4,8 +4,8 @@
     python scripts/benchmarks/plan_tables.py --only ant  # those whose name holds the word
     python scripts/benchmarks/plan_tables.py --page      # the tables alone, of what there is
 
-Each row is compiled in a process of its own and kept as docs/evidence/plan/data/NAME.json, so it goes on
-where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
+Each row is compiled in a process of its own and kept as docs/evidence/plan/data/NAME.json, so it
+goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
 and gymnax. Nothing is run, on any device.
 """
 

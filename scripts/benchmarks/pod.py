@@ -4,8 +4,8 @@
     python scripts/benchmarks/pod.py --only 8x8  # those whose name holds the word
     python scripts/benchmarks/pod.py --page      # the page alone, of what there is
 
-Each row is a program compiled in a process of its own and kept as docs/evidence/plan/pod/NAME.json, so it
-goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu and plan-tpu.
+Each row is a program compiled in a process of its own and kept as
+docs/evidence/plan/pod/NAME.json, so it goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu and plan-tpu.
 Nothing is run, on any device: what programs do is read from them, seconds are computed from that
 and from published figures.
 """
@@ -237,7 +237,7 @@ def between(points: dict[int, float], at: float) -> float:
 
 
 # Published figures. Bytes are per second and one way; seconds are of one step.
-LAUNCH_SECONDS = 0.15 / 25_476  # docs/evidence/speed.md, docs/evidence/plan/device.md: hopper on an H200
+LAUNCH_SECONDS = 0.15 / 25_476  # docs/evidence/speed.md, plan/device.md there: hopper on an H200
 H100_MEMORY = 3.35e12  # NVIDIA H100 data sheet, SXM
 NVLINK = 900e9 / 2  # NVIDIA H100 data sheet: 900 GB/s, both ways together
 INFINIBAND = 400e9 / 8  # NDR, a ConnectX-7 port of 400 Gb/s per GPU: DGX H100, core components

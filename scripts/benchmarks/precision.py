@@ -1,7 +1,7 @@
 """What products of less than full float32 cost in the bookkeeping of a KL divergence.
 
     python scripts/benchmarks/precision.py            # prints the table
-    python scripts/benchmarks/precision.py --write    # also puts it into docs/understand/precision.md
+    python scripts/benchmarks/precision.py --write    # also into docs/understand/precision.md
 
 A tanh network of 27-64-64-8, as ant's, whose products take inputs with fewer bits, emulated on any
 device: 8 significant bits (bfloat16, a TPU's default), 11 (TF32, an H100's), 24 (float32). A small

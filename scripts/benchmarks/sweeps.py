@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Many runs as one program, measured: docs/evidence/sweeps/time.md and docs/evidence/sweeps/launches.md.
+"""Many runs as one program, measured: time.md and launches.md of docs/evidence/sweeps/.
 
     python scripts/benchmarks/sweeps.py --part time        # whole processes on this machine
     python scripts/benchmarks/sweeps.py --part launches    # compiled for an H100, not run

@@ -21,7 +21,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scripts.site import command_line, notebooks  # noqa: E402
+from scripts.site import command_line, notebooks
 
 COMMAND_LINE = "reference/command-line.md"
 

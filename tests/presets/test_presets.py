@@ -92,7 +92,7 @@ def test_python_takes_the_same():
     preset = presets.load("reacher")
     assert preset.make_algorithm(max_kl=0.5).max_kl == 0.5
     assert preset.make_env().options["backend"] == "spring"
-    with pytest.raises(jtrust.BadArgument, match="brax/hopperr.*there are for brax/"):
+    with pytest.raises(jtrust.BadArgument, match=r"brax/hopperr.*there are for brax/"):
         presets.load("hopperr")
     with pytest.raises(jtrust.BadArgument, match="preset"):
         jtrust.train("brax/reacher", preset="nothing")
