@@ -5,8 +5,8 @@
     python scripts/benchmarks/plan_tables.py --page      # the tables alone, of what there is
 
 Each row is compiled in a process of its own and kept as docs/evidence/plan/data/NAME.json, so it
-goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
-and gymnax. Nothing is run, on any device.
+goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu,
+playground and gymnax. Nothing is run, on any device.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def make_tables() -> None:
     lines = [
         "# Programs for devices that are not here", "",
         "Every figure: compiled, not run. Made by `python scripts/benchmarks/plan_tables.py`, jax "
-        f"{', '.join(versions)}; what the columns mean: [plan.md](../plan.md). brax's PPO has the "
+        f"{', '.join(versions)}; what the columns mean: [plan.md](../../do/plan.md). brax's PPO has the "
         "settings published for the task, with as many environments; its launches and collectives "
         "are those of one of its training steps, scaled to the same number of environment steps; "
         "its memory is that step's. Seconds are of a small machine that had other work.", "",

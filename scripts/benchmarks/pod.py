@@ -5,9 +5,9 @@
     python scripts/benchmarks/pod.py --page      # the page alone, of what there is
 
 Each row is a program compiled in a process of its own and kept as
-docs/evidence/plan/pod/NAME.json, so it goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu and plan-tpu.
-Nothing is run, on any device: what programs do is read from them, seconds are computed from that
-and from published figures.
+docs/evidence/plan/pod/NAME.json, so it goes on where it was stopped; delete a row to have it
+again. Needs the extras plan-gpu and plan-tpu. Nothing is run, on any device: what programs do is
+read from them, seconds are computed from that and from published figures.
 """
 
 from __future__ import annotations
@@ -489,7 +489,7 @@ def _model() -> list[str]:
         "it had enough.", "",
         f"- **A GPU computes** for launches x {LAUNCH_SECONDS * 1e6:.1f} µs, as hopper on "
         "`spring` with 4096 environments did on an H200 (0.15 s for 25,476: "
-        "[performance.md](../performance.md#on-a-gpu), [device.md](device.md)), and for the bytes "
+        "[speed.md](../speed.md#on-a-gpu), [device.md](device.md)), and for the bytes "
         "it writes and as many read at 3.35 TB/s ([H100 data sheet]"
         "(https://www.nvidia.com/en-us/data-center/h100/), SXM). Launches are those of the "
         "compiled program nearest in environments of a device, bytes grow with them.",

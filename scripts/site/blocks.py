@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the code of a page, in the order in which it stands there.
 
-    python -m scripts.site.blocks docs/learn/first-policy.md            # in full, in a new directory
-    python -m scripts.site.blocks docs/learn/first-policy.md --write    # and keeps what it printed
-    python -m scripts.site.blocks docs/learn/first-policy.md --small    # as the tests do
+    python -m scripts.site.blocks docs/learn/results.md            # in full, in a new directory
+    python -m scripts.site.blocks docs/learn/results.md --write    # and keeps what it printed
+    python -m scripts.site.blocks docs/learn/results.md --small    # as the tests do
 
 Python of one page shares its names; the shell's commands run in between. A comment before a block
 says what is special about it:
@@ -112,14 +112,15 @@ def _python(code: str, names: dict[str, Any]) -> str:
 
 
 def _shell(code: str, names: dict[str, Any]) -> str:
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True)
+    command = ["bash", "-euo", "pipefail", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return done.stdout
 
 
 def commands_here(place: Path) -> None:
-    """Puts a `jtrust` and a `python` of this checkout first on the path, and `place` on Python's."""
+    """Puts a `jtrust` and a `python` of this checkout on the path, and `place` on Python's."""
     here = place / ".bin"
     here.mkdir()
     for name, rest in (("jtrust", " -m jtrust"), ("python", "")):

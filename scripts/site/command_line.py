@@ -24,11 +24,12 @@ TRAINING = ("train", "sweep", "profile", "plan")
 START = """\
 # Command line
 
-`jtrust COMMAND ...`, or `python -m jtrust COMMAND ...`. Underscores of the names in Python are hyphens here.
-This page is made from the parsers. `jtrust COMMAND --help` says the same.
+`jtrust COMMAND ...`, or `python -m jtrust COMMAND ...`. Underscores of the names in Python are
+hyphens here. This page is made from the parsers. `jtrust COMMAND --help` says the same.
 
-A command ends with status 0 where it did what it was asked, 2 where what it was given will not do, 1 where it
-failed, 130 after Ctrl-C and 143 after SIGTERM. What is wrong is said in [one line](errors.md).
+A command ends with status 0 where it did what it was asked, 2 where what it was given will not do,
+1 where it failed, 130 after Ctrl-C and 143 after SIGTERM. What is wrong is said in
+[one line](errors.md).
 """
 
 ENVS = """
@@ -64,8 +65,8 @@ def _command(command: str, kind: type) -> list[str]:
     first = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
     lines = [f"## jtrust {command} {shown}", "", first]
     if command in TRAINING:
-        lines += ["", "It also takes the [settings of the algorithm](#settings-of-the-algorithms) and of "
-                  "[the networks](#settings-of-the-networks)."]
+        lines += ["", "It also takes the [settings of the algorithm](#settings-of-the-algorithms) "
+                  "and of [the networks](#settings-of-the-networks)."]
         if command == "sweep":
             lines[-1] += " Each may have several values."
     lines += ["", *_table(list(options_of(kind)))]

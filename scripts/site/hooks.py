@@ -81,16 +81,20 @@ def presets_table() -> str:
     lines = ["| task | settings | preset, 95 % interval | defaults | seeds | steps | evidence |",
              "| --- | --- | --- | --- | --- | --- | --- |"]
     for name in presets.names():
-        p = presets.load(name)
-        e = p.evidence
-        settings = ", ".join(
-            [f"{k} {v}" for k, v in p.env_options.items()] + [p.algorithm]
-            + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in p.settings.items()]
-        )
-        one, other = (f"{x['mean']:g} [{x['low']:g}, {x['high']:g}]" for x in (e.preset, e.defaults))
-        page = e.page.removeprefix("docs/")
-        lines.append(
-            f"| `{name}` | {settings} | {one} | {other} | {e.seeds} each | {e.steps:,} | "
-            f"[runs](../{page}) |"
-        )
+        preset = presets.load(name)
+        found = preset.evidence
+        settings = [preset.algorithm]
+        settings += map(_shown, {**preset.env_options, **preset.settings}.items())
+        means = [f"{x['mean']:g} [{x['low']:g}, {x['high']:g}]"
+                 for x in (found.preset, found.defaults)]
+        page = found.page.removeprefix("docs/")
+        lines.append(" | ".join([
+            f"| `{name}`", ", ".join(settings), *means, f"{found.seeds} each",
+            f"{found.steps:,}", f"[runs](../{page}) |",
+        ]))
     return "\n".join(lines)
+
+
+def _shown(setting: tuple[str, Any]) -> str:
+    name, value = setting
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -98,8 +98,8 @@ def test_the_page_of_the_command_line_has_what_help_has(command, capsys):
     env = ["brax/ant"] if command in command_line.TRAINING else []
     with pytest.raises(SystemExit):
         main([command, *env, "--help"])
-    first = re.findall(r"^│?\s*(?:-h, )?(--[a-z][a-z-]+)(?:, --[a-z-]+)?(?:\s+[A-Z{\[]|\s*│|\s{2}|$)",
-                       capsys.readouterr().out, re.M)
+    line = r"^│?\s*(?:-h, )?(--[a-z][a-z-]+)(?:, --[a-z-]+)?(?:\s+[A-Z{\[]|\s*│|\s{2}|$)"
+    first = re.findall(line, capsys.readouterr().out, re.M)
     assert len(first) >= 1
     assert not {o for o in first if f"`{o}`" not in section} - {"--help"}
 

@@ -53,9 +53,9 @@ def test_classes_say_what_they_hold(name):
             if not field.name.startswith("_"):
                 assert described.get(field.name), f"{name}.{field.name} is not described"
     for attribute, value in vars(cls).items():
-        if attribute.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
-            continue
-        assert inspect.getdoc(getattr(cls, attribute)), f"{name}.{attribute} says nothing"
+        public = not attribute.startswith("_")
+        if public and (inspect.isfunction(value) or isinstance(value, property)):
+            assert inspect.getdoc(getattr(cls, attribute)), f"{name}.{attribute} says nothing"
 
 
 @pytest.mark.parametrize("name", MODULES)

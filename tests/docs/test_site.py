@@ -100,7 +100,8 @@ def find(site):
 QUESTIONS = [
     ("How many environments on my GPU?", "environments gpu", "learn/thousands.html",
      "jtrust plan brax/ant"),
-    ("Why is my KL zero?", "kl zero", "learn/reading-a-run.html", "Nothing tells one policy from another"),
+    ("Why is my KL zero?", "kl zero", "learn/reading-a-run.html",
+     "Nothing tells one policy from another"),
     ("How do I resume on two hosts?", "resume two hosts", "do/preempted.html", "--num-processes 2"),
     ("How does the policy get onto my robot?", "export robot", "do/export.html", "onnx"),
     ("What is different from brax?", "different brax", "do/from-brax.html", "drawn back"),

@@ -1,4 +1,4 @@
-"""A user's own environment: by name on the command line, as docs/reference/environments.md has it."""
+"""A user's own environment: by name, as docs/reference/environments.md has it."""
 
 import json
 import re
