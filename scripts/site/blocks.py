@@ -120,7 +120,8 @@ def _shell(code: str, names: dict[str, Any]) -> str:
 
 
 def commands_here(place: Path) -> None:
-    """Puts a `jtrust` and a `python` of this checkout on the path, and `place` on Python's."""
+    """Puts a `jtrust` and a `python` of this checkout on the path, and pretrained policies here."""
+    shutil.copytree(ROOT / "checkpoints/pretrained", place / "checkpoints/pretrained")
     here = place / ".bin"
     here.mkdir()
     for name, rest in (("jtrust", " -m jtrust"), ("python", "")):
