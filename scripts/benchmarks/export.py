@@ -173,7 +173,8 @@ def page(place: Path, repeats: int, others: bool) -> str:
     lines = [
         "# Exported policies", "",
         f"Made by `python scripts/benchmarks/export.py{' --jax2onnx FOLDER' if others else ''}`; "
-        f"{described(*packages)}. What is compared and how: [export.md](../../do/export.md#parity).", "",
+        f"{described(*packages)}. "
+        "What is compared and how: [export.md](../../do/export.md#parity).", "",
         "## Parity", "",
         "Largest difference over 10,000 observations, as a share of the action range (of logits "
         "for CartPole, whose actions are discrete); observations at which the policy itself "

@@ -118,6 +118,22 @@ def test_pages_speak_of_what_is(page):
     assert not found, found
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+                                  "checkpoints/pretrained/README.md"])
+def test_links_of_pages_beside_the_site(name):
+    """Files and anchors that they name are there; the README fits on a screen."""
+    path = ROOT / name
+    text = path.read_text()
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)", text):
+        to = path.parent / target
+        assert to.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", to.read_text(), re.M)
+            slugs = [re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings]
+            assert anchor[1:] in slugs, (target, anchor)
+    assert name != "README.md" or text.count("\n") < 120
+
+
 def test_blocks_are_read_with_their_notes():
     text = (
         "<!-- file: a.py -->\n```python\nx = 1\n```\n\n<!-- small: 100 => 2; b => c -->\n"

@@ -3,13 +3,19 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag
 
 import pytest
 from lunr import lunr
+from mkdocs.exceptions import PluginError
 
 import jtrust
 from jtrust.cli import COMMANDS
+from scripts.site import hooks
+
+ROOT = Path(__file__).parents[2]
 
 
 class _Page(HTMLParser):
@@ -120,3 +126,26 @@ def test_one_search_answers(find, question, words, page, said):
 def test_the_answer_stands_there(site, question, words, page, said):
     text = re.sub(r"<[^>]+>", "", (site / page).read_text())
     assert said in " ".join(text.split()), question
+
+
+def test_links_out_of_the_pages_lead_to_the_repository():
+    """A file that is there becomes a link to the repository; one that is not ends the build."""
+    config = SimpleNamespace(docs_dir=str(ROOT / "docs"), repo_url="https://example.org/r/")
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="do/some.md"))
+
+    def made(text):
+        return hooks.on_page_markdown(text, page, config, None)
+
+    assert made("[x](../../jtrust/policy.py)") == (
+        "[x](https://example.org/r/blob/main/jtrust/policy.py)"
+    )
+    assert made("[x](../../scripts)") == "[x](https://example.org/r/tree/main/scripts)"
+    assert made("[x](hosts.md#a)") == "[x](hosts.md#a)"
+    for gone in ("../../jtrust/none.py", "../../../outside"):
+        with pytest.raises(PluginError, match="leads to nothing"):
+            made(f"[x]({gone})")
+
+
+def test_an_equation_becomes_mathml():
+    good = hooks.on_page_content('<span class="arithmatex">\\(a &lt; b\\)</span>', None, None, None)
+    assert good.startswith("<math") and "<mi>a</mi>" in good and "arithmatex" not in good
