@@ -152,8 +152,9 @@ def make_tables() -> None:
         "Every figure: compiled, not run. Made by `python scripts/benchmarks/plan_tables.py`, jax "
         f"{', '.join(versions)}; what the columns mean: [plan.md](../../do/plan.md). "
         "brax's PPO has the settings published for the task, with as many environments; its "
-        "launches and collectives are those of one of its training steps, scaled to the same number of environment steps; "
-        "its memory is that step's. Seconds are of a small machine that had other work.", "",
+        "launches and collectives are those of one of its training steps, scaled to the same "
+        "number of environment steps; its memory is that step's. Seconds are of a small machine "
+        "that had other work.", "",
     ]
     for target, num_envs in TARGETS.items():
         of_target = [row for row in found if row["target"] == target]
