@@ -22,23 +22,21 @@ def with_preset(args: Sequence[str], options: type) -> list[str]:
     Raises:
       BadArgument: the environment has no preset, or it is one of another algorithm.
     """
-    if _FLAG not in args:
+    if _FLAG not in args or {"-h", "--help"} & set(args):
         return list(args)
     preset = presets.load(_env(args, options))
-    given = {a.split("=", 1)[0] for a in args if a.startswith("--")}
+    # Names may be written with underscores, too.
+    given = {_flag(a.split("=", 1)[0][2:]) for a in args if a.startswith("--")}
+    of_env = {a.removeprefix("--env-option=").partition("=")[0] for a in args if "=" in a}
     algorithm = _value(args, "--algorithm")
     if algorithm not in (None, preset.algorithm):
         raise checks.BadArgument(
             "algorithm", algorithm, f"the preset of {preset.env} is of {preset.algorithm}; leave "
             "one of the two out"
         )
-    options_of_env = [a for a in args if "=" in a]
     more: list[str] = [] if algorithm else ["--algorithm", preset.algorithm]
     for name, value in preset.env_options.items():
-        if name in ("backend", "episode_length"):
-            if (flag := _flag(name)) not in given:
-                more += [flag, str(value)]
-        elif not any(a.startswith(f"{name}=") for a in options_of_env):
+        if _flag(name) not in given and name not in of_env:
             more += ["--env-option", f"{name}={json.dumps(value)}"]
     for name, value in preset.settings.items():
         if (flag := _flag(name)) not in given and f"--no-{flag[2:]}" not in given:

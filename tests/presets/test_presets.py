@@ -46,10 +46,12 @@ def _parsed(line):
 def test_given_flags_win():
     preset = presets.load("brax/reacher")
     options, algorithm = _parsed("brax/reacher --preset")
-    assert options.backend == "spring"
+    assert options.of_environment() == {"backend": "spring"}
     assert algorithm == preset.make_algorithm()
-    options, algorithm = _parsed("reacher --preset --backend positional --max-kl=0.5 --steps 100")
-    assert (options.backend, algorithm.max_kl) == ("positional", 0.5)
+    options, algorithm = _parsed("reacher --preset --backend positional --max_kl=0.5 --steps 100")
+    assert (options.of_environment(), algorithm.max_kl) == ({"backend": "positional"}, 0.5)
+    options, _ = _parsed("reacher --preset --env-option backend=mjx")
+    assert options.of_environment() == {"backend": "mjx"}
     assert algorithm.discount == preset.settings["discount"]
     # The environment behind options, one of which has the name of an environment.
     options, algorithm = _parsed("--run-dir ant --keep-best --preset brax/reacher")
