@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.reporting.chromium import find_chromium
+
 ROOT = Path(__file__).parents[2]
+# What pages hold is tested without a browser; how they look in one, where there is one.
+collect_ignore = [] if find_chromium() else ["test_site_browser.py"]
 
 
 @pytest.fixture(scope="session")
