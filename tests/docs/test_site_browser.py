@@ -40,7 +40,7 @@ def look(page, path, width, scheme):
     page.call("Page.navigate", url=path.as_uri())
     there = f"location.href === {json.dumps(path.as_uri())}"
     page.wait_for(f"document.readyState === 'complete' && {there}")
-    if page.value("localStorage.length"):  # the scheme of the page before, kept as a reader's choice
+    if page.value("localStorage.length"):  # the scheme before, kept as a reader's choice
         page.value("localStorage.clear(); window.before = true")
         page.call("Page.reload")
         page.wait_for("!window.before && document.readyState === 'complete'")
