@@ -4,6 +4,8 @@
 #   make test-fast   run those that take seconds
 #   make test-nightly   run all of them, those too that take a minute each
 #   make lint     ruff and mypy
+#   make docs     build the documentation site into build/site; every warning is an error
+#   make docs-serve   show it at http://127.0.0.1:8000, built again when a page changes
 # They use python3 and keep its packages in .venv; `PYTHON=python3.12 make test` uses that Python
 # and an environment of its own, .venv-3.12.
 
@@ -14,8 +16,10 @@ else
 VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
+# The page of the command line is made from jtrust itself, which needs no accelerator for it.
+MKDOCS := JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: train test test-fast test-nightly lint clean
+.PHONY: train test test-fast test-nightly lint docs docs-serve clean
 
 train: $(VENV)/installed
 	@run=checkpoints/first-run; n=2; \
@@ -36,6 +40,12 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	$(MKDOCS) build --strict --quiet
+
+docs-serve: $(VENV)/installed-docs
+	$(MKDOCS) serve --dev-addr 127.0.0.1:8000
+
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v else \
 	"jtrust needs Python 3.11 or newer, not %d.%d; try: PYTHON=python3.12 make ..." % v)'
@@ -45,6 +55,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 clean:

@@ -4,7 +4,7 @@ from jtrust.startup import collector_paused
 from jtrust.version import __version__
 
 with collector_paused():
-    from jtrust import advantages, distributions, trust_region
+    from jtrust import advantages, distributions, presets, trust_region
     from jtrust.advantages import GAE
     from jtrust.algorithms import (
         CPO,
@@ -46,8 +46,8 @@ __all__ = [
     "Discrete", "Environment", "IterationInfo", "NetworkConfig", "PPOLagrangian", "PPOPenalty",
     "Policy", "Result", "Sink", "TRPOLagrangian", "TrainState", "Trainer", "TrainingFailed",
     "ValueFit", "__version__", "advantages", "compare", "describe", "distributions", "evaluate",
-    "export", "load_policy", "make_env", "make_trainer", "plan", "render", "report", "resume",
-    "resume_many", "train", "train_many", "trust_region", "wrappers",
+    "export", "load_policy", "make_env", "make_trainer", "plan", "presets", "render", "report",
+    "resume", "resume_many", "train", "train_many", "trust_region", "wrappers",
 ]
 
 # What few programs use is imported when it is used.

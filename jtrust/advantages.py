@@ -17,6 +17,8 @@ from jtrust.hyperparameters import hyperparameters
 class GAE:
     """How advantages are estimated from rewards and values, and what they are worth.
 
+    By generalized advantage estimation (Schulman et al., 2016, arXiv:1506.02438).
+
     Attributes:
       discount: γ.
       gae_lambda: λ of generalized advantage estimation.

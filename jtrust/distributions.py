@@ -84,6 +84,7 @@ class DiagonalGaussian:
         return jnp.broadcast_shapes(jnp.shape(self.mean), jnp.shape(self.log_std))[:-1]
 
     def broadcast(self) -> DiagonalGaussian:
+        """The same with all arrays of the whole shape, [..., A]."""
         return type(self)(*jnp.broadcast_arrays(self.mean, self.log_std))
 
     def sample(self, key: jax.Array) -> jax.Array:
@@ -182,6 +183,7 @@ class Categorical:
         return jax.nn.softmax(self.logits, axis=-1)
 
     def broadcast(self) -> Categorical:
+        """Itself: there is one array."""
         return self
 
     def sample(self, key: jax.Array) -> jax.Array:

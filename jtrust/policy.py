@@ -18,7 +18,9 @@ from jtrust.networks import PolicyNetwork, RunningStatistics
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """Observations to actions: call it; or, where it has a memory, `act` step by step.
+    """Observations [..., O] to actions [..., A], or integers [...] if discrete.
+
+    Call it; or, where it has a memory, `act` step by step.
 
     Attributes:
       network: the policy network.

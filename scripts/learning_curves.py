@@ -36,7 +36,7 @@ sys.path[0] = str(ROOT)
 from scripts.benchmarks.installed import described
 from scripts.learning.suite import OURS, SUITE
 
-DATA = ROOT / "docs" / "learning"
+DATA = ROOT / "docs/evidence/learning"
 # Arms without a compiled program, whose starts are all alike.
 _NOT_COMPILED = ("sb3-trpo",)
 # What runs rejax, which needs other versions than jtrust: a Python that has it.

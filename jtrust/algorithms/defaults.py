@@ -70,7 +70,7 @@ class BySize:
     def settled(self, num_envs: int, unroll_length: int) -> Self:
         """The same for such rollouts: where one is large, `for_large` in place of defaults.
 
-        What was given stays, whatever the size. docs/learning.md has what stands behind both.
+        What was given stays, whatever the size. docs/understand/batch-size.md says why.
         """
         large = {}
         if is_large(num_envs, unroll_length):

@@ -131,8 +131,8 @@ def minibatches_for(steps: int, shards: int = 1) -> int:
 
     With one number for rollouts of every size, the values of many environments would take fewer
     gradient steps per environment step than those of few, and learn more slowly by as much
-    (docs/learning.md). From 65,536 steps on minibatches grow instead: gradient steps come one
-    after another, and an accelerator has little to do in each.
+    (docs/evidence/trials.md). From 65,536 steps on minibatches grow instead: gradient steps come
+    one after another, and an accelerator has little to do in each.
 
     Args:
       steps: of the rollout on each shard, T N.

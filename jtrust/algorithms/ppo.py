@@ -153,6 +153,7 @@ class ProximalPolicy(ActorCritic):
         }
 
     def initial_coefficient(self) -> jax.Array | float:
+        """The weight of the KL in the loss of the first update, []."""
         return 0.0
 
     def loss(
@@ -278,6 +279,7 @@ class ProximalPolicy(ActorCritic):
     def own_metrics(
         self, outside: jax.Array, coefficient: jax.Array, axis_name: str | None
     ) -> dict[str, jax.Array]:
+        """Metrics that this form alone has, [] each; `outside`: which ratios were clipped, [B]."""
         raise NotImplementedError
 
 
@@ -323,6 +325,7 @@ class PPO(ProximalPolicy):
         return (jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32)
 
     def own_metrics(self, outside, coefficient, axis_name):
+        """The share of probability ratios outside 1 ± clip."""
         return {"policy/clip_fraction": mean_over(jnp.mean(outside), axis_name)}
 
 
@@ -366,4 +369,5 @@ class PPOPenalty(ProximalPolicy):
         return dataclasses.replace(state, kl_coefficient=coefficient)
 
     def own_metrics(self, outside, coefficient, axis_name):
+        """The coefficient of the penalty."""
         return {"policy/kl_coefficient": coefficient}

@@ -27,7 +27,9 @@ SOLVERS = ("adam", "gauss-newton")
 class ValueFit(BySize):
     """Least squares on the value targets, once or in rounds.
 
-    The algorithms take each of these by its name behind `value_`, so that is how errors call them.
+    Targets are λ-returns (Sutton, 1988); in rounds, each has a Gauss-Newton step for all layers and
+    a linear solve for the last one (LSTD: Bradtke and Barto, 1996). The algorithms take each of
+    these by its name behind `value_`, so that is how errors call them.
 
     Attributes:
       td_lambda: λ of the value targets, `value_lambda`; None for that of the advantages.

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jtrust import checks
 from jtrust.hosts.connecting import ClusterOptions
@@ -41,6 +41,8 @@ class EnvironmentOptions:
     """An option of the environment, such as policy_observation=state; may be given repeatedly."""
     domain_randomization: bool = False
     """Give every environment its own physical model, by the suite's own randomiser."""
+    download: Annotated[bool, FlagCreatePairsOff] = False
+    """Fetch the robots' models that a Playground task needs, where they are missing."""
 
     def of_environment(self) -> dict[str, Any]:
         """What is given to `jtrust.make_env` beside the name."""
@@ -54,6 +56,8 @@ class EnvironmentOptions:
         given = {k: v for k, v in given.items() if v is not None}
         if self.domain_randomization:
             given["domain_randomization"] = True
+        if self.download:
+            given["download"] = True
         for key in of_env:
             if key in given:
                 option = f"--{key.replace('_', '-')}"

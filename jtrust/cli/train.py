@@ -6,11 +6,14 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import FlagCreatePairsOff
 
 from jtrust import checks
 from jtrust.cli.options import HereOptions
 from jtrust.cli.parsing import parse_training
+from jtrust.cli.presets import with_preset
 from jtrust.paths import user_path
 
 
@@ -18,6 +21,9 @@ from jtrust.paths import user_path
 class TrainOptions(HereOptions):
     """What to train in, for how long, and where to keep it."""
 
+    preset: Annotated[bool, FlagCreatePairsOff] = False
+    """Take the settings that are known to be better than the defaults for this task; what is given
+    beside it wins."""
     steps: int = 1_000_000
     """Environment steps to train for; rounded up to whole iterations."""
     run_dir: str | None = None
@@ -46,11 +52,12 @@ class TrainOptions(HereOptions):
 
 
 def run(args: Sequence[str]) -> int:
+    from jtrust.environments import split_name
     from jtrust.runs import train
     from jtrust.runs.metrics import SERVICES, check_services
     from jtrust.runs.progress import make_progress
 
-    parsed = parse_training(TrainOptions, "train", args)
+    parsed = parse_training(TrainOptions, "train", with_preset(args, TrainOptions))
     options = parsed.options
     if options.run_dir is not None:
         user_path("run_dir", options.run_dir)
@@ -64,6 +71,7 @@ def run(args: Sequence[str]) -> int:
         keep_checkpoints=options.keep_checkpoints, devices=options.devices,
         evaluate_every=options.evaluate_every, keep_best=options.keep_best,
         stop_at=options.stop_at, initialize_from=options.initialize_from,
+        preset="/".join(split_name(options.env)) if options.preset else "",
         sinks=renders(options.render_every),
         make_progress=make_progress, **services,
         default_run_dir=options.run_dir is None, hand_on_signals=False,

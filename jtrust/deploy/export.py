@@ -34,7 +34,7 @@ class Exported:
     Attributes:
       path: of the file.
       contract_path: of the JSON beside it.
-      contract: what that says (docs/export.md).
+      contract: what that says (docs/do/export.md).
     """
 
     path: Path

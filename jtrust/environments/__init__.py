@@ -49,7 +49,8 @@ def make_env(name: str, /, **kwargs: Any) -> Environment:
         which makes an environment of the user's own.
       **kwargs: `backend`; `episode_length` (steps; by default the suite's, often 1000);
         `policy_observation` and `value_observation`, where observations are a dictionary;
-        `domain_randomization`, `randomizer`; and what the suite's own constructor takes.
+        `domain_randomization`, `randomizer`; `download=True`, to fetch robots' models that are
+        missing; and what the suite's own constructor takes.
 
     Raises:
       BadArgument: an unknown name, backend or option, with the nearest that there are.
@@ -72,6 +73,8 @@ def make_env(name: str, /, **kwargs: Any) -> Environment:
                 "`jtrust envs` lists what there is, and MODULE:CALLABLE makes one of your own"
             )
         )
+    if suite != "playground" and kwargs.pop("download", False):
+        raise checks.BadArgument("download", True, f"{name} needs none; leave it out")
     return SUITES[suite].make(rest, **kwargs)
 
 

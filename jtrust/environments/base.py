@@ -40,6 +40,14 @@ class Box:
 
     Policies act on the scale [-1, 1]; `to_environment` clips to it and maps it onto the range,
     which all dimensions share.
+
+    Attributes:
+      size: dimensions of an action.
+      low: the least number in each.
+      high: the largest.
+
+    Raises:
+      BadArgument: bounds that are not finite or in order, or a size below 1.
     """
 
     size: int
@@ -50,6 +58,7 @@ class Box:
         _settle_box(self)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
+        """What the environment takes for actions on the policy's scale, [..., size] both."""
         action = jnp.clip(action, -1.0, 1.0)
         if (self.low, self.high) == (-1.0, 1.0):
             return action
@@ -62,7 +71,14 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
-    """One of `n` actions, an integer []."""
+    """One of `n` actions, an integer [].
+
+    Attributes:
+      n: how many there are.
+
+    Raises:
+      BadArgument: `n` below 1.
+    """
 
     n: int
 
@@ -70,6 +86,7 @@ class Discrete:
         object.__setattr__(self, "n", checks.whole_number("Discrete.n", self.n, example=3))
 
     def to_environment(self, action: jax.Array) -> jax.Array:
+        """The same integer, [...]."""
         return action
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -82,6 +99,15 @@ class Bins:
     """A `Box` of which policies use `bins` evenly spaced values per dimension, integers [size].
 
     Bin 0 is `low` and the last one `high` (Tang and Agrawal, 2020, arXiv:1901.10500).
+
+    Attributes:
+      size: dimensions of an action.
+      bins: values in each, 2 or more.
+      low: the least number in each.
+      high: the largest.
+
+    Raises:
+      BadArgument: bounds that are not finite or in order, a size below 1, or fewer than 2 bins.
     """
 
     size: int
@@ -95,6 +121,7 @@ class Bins:
         object.__setattr__(self, "bins", bins)
 
     def to_environment(self, action: jax.Array) -> jax.Array:
+        """The numbers, [..., size], at the middle of bins [..., size]."""
         centre = -1.0 + action * (2.0 / (self.bins - 1))
         return Box(self.size, self.low, self.high).to_environment(centre)
 

@@ -155,7 +155,7 @@ def begin(
     return Episodes(
         states, zero, jnp.zeros((count,), jnp.float32),
         zero if head_start is None else head_start, variation,
-        {name: jnp.zeros((count,), jnp.float32) for name in costs},
+        cost_sums={name: jnp.zeros((count,), jnp.float32) for name in costs},
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jtrust import checks
+from jtrust.environments import robot_models
 from jtrust.environments.base import Environment, describe, split_options
 from jtrust.environments.extras import import_extra, no_mujoco_log, refuse_hidden_warp
 from jtrust.environments.mjx_devices import use_local_devices
@@ -44,7 +45,7 @@ def remark(name: str) -> str:
 
 def make(
     name: str, /, *, backend: str | None = None, domain_randomization: bool = False,
-    randomizer: Randomizer | None = None, **options: Any,
+    randomizer: Randomizer | None = None, download: bool = False, **options: Any,
 ) -> Environment:
     """Makes an environment of MuJoCo Playground.
 
@@ -54,6 +55,7 @@ def make(
       domain_randomization: give every environment its own physical model, by the suite's own
         randomiser for this task.
       randomizer: the same by a function of the user's: (model, keys [N]) -> (model, in_axes).
+      download: fetch the robots' models first, where they are needed and missing.
       **options: `describe`'s, and the environment's configuration; dots lead into its parts, as
         in `{"reward_config.scales.alive": 2.0}`.
     """
@@ -61,6 +63,9 @@ def make(
     checks.one_of("ENV", name, names(), "Playground environment")
     checks.truth_value("domain_randomization", domain_randomization)
     backend = "jax" if backend is None else checks.one_of("backend", backend, BACKENDS)
+    checks.truth_value("download", download)
+    if download and _models_missing(name):
+        robot_models.fetch()
     if missing := _models_missing(name):
         raise checks.BadArgument("ENV", f"playground/{name}", missing)
     common, given = split_options(options)
@@ -114,14 +119,12 @@ def _models_missing(name: str) -> str:
     playground = _playground()
     if name in playground.dm_control_suite.ALL_ENVS:
         return ""
-    from mujoco_playground._src import mjx_env
-
-    path, commit = mjx_env.MENAGERIE_PATH, mjx_env.MENAGERIE_COMMIT_SHA
-    if path.exists() and any(path.iterdir()):
+    if robot_models.here():
         return ""
+    path, commit = robot_models.place()
     return (
-        "needs robot models that are not on this machine; get them by `git clone "
-        f"https://github.com/google-deepmind/mujoco_menagerie {path} && "
+        "needs robot models that are not on this machine; have them fetched by --download "
+        f"(download=True), or by `git clone {robot_models.ADDRESS} {path} && "
         f"git -C {path} checkout {commit}`"
     )
 

@@ -56,7 +56,7 @@ class NetworkConfig:
       state_dependent_std: a standard deviation for each state, by the network of the mean, instead
         of one for all states.
       memory: what both networks remember an episode by, behind their first hidden layer: "gru",
-        "lstm" or "s5", or None for networks that read one observation; docs/memory.md.
+        "lstm" or "s5", or None for networks that read one observation; docs/do/memory.md.
       memory_size: numbers that it remembers in each layer of state.
       precision: of all products of matrices in both networks, one of `PRECISIONS`: "highest" is
         full float32 on every device; "high" is three bfloat16 passes on a TPU and TF32 on a GPU;

@@ -1,6 +1,6 @@
 """What looks wrong in a run, by rules: each with its threshold, its sentence and what to try.
 
-The page shows all of them; docs/report.md lists them as `to_markdown` does.
+The page shows all of them; docs/do/report.md lists them as `to_markdown` does.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ RULES = (
          nonfinite),
     Rule("Simulator out of room",
          "`environment/overflow` is above 0",
-         "more contacts and constraints for Warp (docs/environments.md)", overflow),
+         "more contacts and constraints for Warp (docs/reference/environments.md)", overflow),
     Rule("Steps that were not finite",
          "`policy/skipped`, `value/skipped`, `observation/skipped` or `value/targets_skipped` is "
          "above 0",

@@ -33,7 +33,7 @@ _EARLIER = {"parts": 1, "value_rounds": 1, "value_solver": "adam"}
 BOOKKEEPING = frozenset({
     "seed", "total_steps", "checkpoint_every", "keep_checkpoints", "devices", "processes",
     "tensorboard", "wandb", "wandb_id", "mlflow", "mlflow_id", "random_keys", "signature",
-    "evaluation", "observation", "jtrust", "format",
+    "evaluation", "observation", "jtrust", "format", "preset",
 })
 
 
@@ -67,6 +67,7 @@ class RunConfig:
       wandb_id: of the run there.
       evaluation: what is done about evaluations, by the names of `Evaluations`.
       initialize_from: the run from whose policy it started; "" for none.
+      preset: the environment whose preset its settings came from; "" for none.
       mlflow: whether they also go to MLflow.
       mlflow_id: by which the run is found there.
       random_keys: JAX's kind of random keys, such as threefry2x32; "" where a run does not say.
@@ -100,6 +101,7 @@ class RunConfig:
     mlflow_id: str = ""
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     initialize_from: str = ""
+    preset: str = ""
     random_keys: str = ""
     signature: str = ""
     jtrust: str = __version__

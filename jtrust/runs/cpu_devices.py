@@ -1,7 +1,7 @@
 """On a CPU, one JAX device per core, so that the physics of each share of environments has its own.
 
 XLA spreads little of a physics step over threads: it is many small operations. As two devices, two
-cores step two halves of the environments at the same time (measured: docs/performance.md).
+cores step two halves of the environments at the same time (measured: docs/evidence/speed.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import flax.linen as nn
 import jax
 
-from jtrust import checks
+from jtrust import checks, presets
 from jtrust.algorithms import TRPO, Algorithm
 from jtrust.hosts.connecting import train_into
 from jtrust.hosts.group import Hosts
@@ -54,6 +54,7 @@ def train(
     keep_best: bool = False,
     stop_at: float | None = None,
     initialize_from: str | os.PathLike | None = None,
+    preset: str = "",
     sinks: GivenSinks = (),
     make_progress: MakeProgress | None = None,
     default_run_dir: bool = False,
@@ -86,6 +87,7 @@ def train(
       initialize_from: another run, from whose policy, values and normaliser this one starts; from
         its best checkpoint, where it kept that. Or a checkpoint of brax's PPO, whose policy's means
         and normaliser are taken.
+      preset: environment whose preset the settings came from (`jtrust.presets`), to be kept.
       sinks: told of each iteration on the host: `jtrust.Sink` objects, or functions of an
         `IterationInfo`.
       make_progress: (configuration, max_kl) -> what shows progress; by default nothing is shown.
@@ -118,7 +120,10 @@ def train(
         trainer, seed=seed, total_steps=total_steps,
         checkpoint_every=checkpoint_every or default_checkpoint_every(total_steps, trainer),
     )
-    config = dataclasses.replace(services.into(config), evaluation=evaluations.as_json())
+    config = dataclasses.replace(
+        services.into(config), evaluation=evaluations.as_json(),
+        preset=presets.load(preset).env if preset else "",
+    )
     source = None
     if initialize_from is not None:
         source = Source.open(user_path("initialize_from", initialize_from))

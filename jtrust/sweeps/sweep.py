@@ -89,8 +89,8 @@ def train_many(
         combinations.
       at_once: how many runs share the program at a time; by default as many as fit into memory.
       devices: which devices, or how many; by default all. Each has whole runs.
-      checkpoint_every, keep_checkpoints, tensorboard, wandb, mlflow, evaluate_every, keep_best,
-        stop_at: of each run, as for `train`.
+      checkpoint_every, keep_checkpoints, tensorboard, wandb, mlflow: of each run, as for `train`.
+      evaluate_every, keep_best, stop_at: of each run, as for `train`.
       metric: by which runs will be compared, if that is to be checked beforehand.
       make_sinks: member -> its own sinks, as `sinks` of `train`.
       make_progress: (title, number of members) -> what shows progress; by default nothing is shown.

@@ -75,7 +75,7 @@ def make_trainer(
       action_bins: cut each dimension of continuous actions into this many values, and train a
         categorical policy over each; by default actions stay continuous.
       policy_network: a flax.linen module of your own, normalised observations [..., O] -> a
-        distribution of `jtrust.distributions`; docs/networks.md has an example.
+        distribution of `jtrust.distributions`; docs/do/networks.md has an example.
       value_network: the same, normalised observations [..., O] -> values [...].
       devices: which devices, or how many; by default all.
       gae: how advantages are estimated; by default as the algorithm is told (`discount`, ...).

@@ -111,7 +111,7 @@ def compiler_options(mesh: Mesh) -> dict[str, int]:
     On a GPU XLA times candidates for each product of matrices and keeps the fastest. What wins
     differs from process to process, and with it the order of sums: the same seed gave another run,
     and a resumed run was not the unbroken one (H200, jax 0.11.2). Without it both are the same to
-    the bit, and an iteration compiled in 39 s instead of 311 (docs/performance.md). A user's own
+    the bit, and an iteration compiled in 39 s instead of 311 (docs/evidence/speed.md). A user's own
     `--xla_gpu_autotune_level` in XLA_FLAGS is left as it is.
     """
     if mesh.devices.flat[0].platform != "gpu" or "xla_gpu_autotune_level" in os.environ.get(

@@ -200,7 +200,7 @@ def rollout(
     return episodes, trajectory, jax.tree.map(jnp.sum, totals)
 
 
-# What a block's states may take on a CPU, measured: docs/performance.md.
+# What a block's states may take on a CPU, measured: docs/evidence/speed.md.
 _BLOCK_BYTES = 192 * 1024
 
 

@@ -69,7 +69,7 @@ def fisher_operator(
     return product
 
 
-# States of a block on a CPU, measured: docs/performance.md.
+# States of a block on a CPU, measured: docs/evidence/speed.md.
 _BLOCK, _LEAST_BLOCK = 4096, 1024
 
 

@@ -7,7 +7,7 @@ For each task and network: a policy that TRPO has trained for some iterations, o
 its own, and the system (F + 0.1 I) x = g that TRPO solves there. Asked is how many products with F
 it takes to come as near as ten plain iterations do, by the residual and by the quadratic model,
 with K-FAC (`kronecker.py`) as preconditioner; and the milliseconds of that here, with building the
-factors, and its launches compiled for an H100, not run. Writes docs/curvature/tables.md.
+factors, and its launches compiled for an H100, not run. Writes docs/evidence/curvature/tables.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scripts.benchmarks import kept_rows
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-DATA, PAGE = ROOT / "docs/curvature", ROOT / "docs/curvature/tables.md"
+DATA, PAGE = ROOT / "docs/evidence/curvature", ROOT / "docs/evidence/curvature/tables.md"
 DAMPING, PLAIN, STRIDE, ITERATIONS = 0.1, 10, 4, 30
 TASKS = {"hopper": "spring", "ant": "spring"}
 NETWORKS = ((256, 256), (512, 256, 128))

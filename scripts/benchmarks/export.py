@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exports of the policies that ship with jtrust: docs/export/tables.md.
+"""Exports of the policies that ship with jtrust: docs/evidence/export/tables.md.
 
     python scripts/benchmarks/export.py [--repeats 9] [--jax2onnx FOLDER]
 
@@ -39,7 +39,7 @@ from jtrust.deploy.stablehlo_format import PLATFORMS
 from scripts.benchmarks.installed import described
 from scripts.benchmarks.timing import in_turn
 
-PAGE = ROOT / "docs" / "export" / "tables.md"
+PAGE = ROOT / "docs/evidence/export/tables.md"
 PRETRAINED = ROOT / "checkpoints" / "pretrained"
 CALLS = {1: 200, 4096: 5}  # by the size of the batch: calls that are timed as one
 EPISODES = 64
@@ -173,7 +173,8 @@ def page(place: Path, repeats: int, others: bool) -> str:
     lines = [
         "# Exported policies", "",
         f"Made by `python scripts/benchmarks/export.py{' --jax2onnx FOLDER' if others else ''}`; "
-        f"{described(*packages)}. What is compared and how: [export.md](../export.md#parity).", "",
+        f"{described(*packages)}. "
+        "What is compared and how: [export.md](../../do/export.md#parity).", "",
         "## Parity", "",
         "Largest difference over 10,000 observations, as a share of the action range (of logits "
         "for CartPole, whose actions are discrete); observations at which the policy itself "

@@ -1,11 +1,12 @@
-"""What `jtrust plan` says of a GPU's program beside what the GPU does: docs/plan/device.md.
+"""What `jtrust plan` says of a GPU's program beside what it does: docs/evidence/plan/device.md.
 
     python scripts/benchmarks/on_device.py plan                 # anywhere: compiled, not run
     python scripts/benchmarks/on_device.py measure [--only WORD ...] [--minutes 4]   # on a GPU
     python scripts/benchmarks/on_device.py tables
 
 `measure` compiles all programs side by side, a process each, and runs one at a time once all are
-ready. Kernels are counted in a trace of the JAX profiler. Both keep docs/plan/device/NAME--*.json.
+ready. Kernels are counted in a trace of the JAX profiler. Both keep
+docs/evidence/plan/device/NAME--*.json.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From here, wherever this is called: modules of scripts/ are found by their whole names.
 sys.path[0] = str(ROOT)
 
-DATA, TABLES = ROOT / "docs/plan/device", ROOT / "docs/plan/device.md"
+DATA, TABLES = ROOT / "docs/evidence/plan/device", ROOT / "docs/evidence/plan/device.md"
 UNROLL, TARGET = 64, "h100"
 
 
@@ -178,7 +179,7 @@ def measure_all(rows: list[Row], minutes: float) -> None:
 
 
 def make_tables() -> None:
-    """Writes docs/plan/device.md from what was planned and measured."""
+    """Writes docs/evidence/plan/device.md from what was planned and measured."""
     pairs = [
         (row, *(json.loads(row.path(kind).read_text()) for kind in ("planned", "measured")))
         for row in ROWS if row.path("planned").exists() and row.path("measured").exists()

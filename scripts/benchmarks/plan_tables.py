@@ -1,12 +1,12 @@
-"""Programs of an iteration for devices that are not here: docs/plan/tables.md.
+"""Programs of an iteration for devices that are not here: docs/evidence/plan/tables.md.
 
     python scripts/benchmarks/plan_tables.py             # all rows not there yet, then the tables
     python scripts/benchmarks/plan_tables.py --only ant  # those whose name holds the word
     python scripts/benchmarks/plan_tables.py --page      # the tables alone, of what there is
 
-Each row is compiled in a process of its own and kept as docs/plan/data/NAME.json, so it goes on
-where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu, playground
-and gymnax. Nothing is run, on any device.
+Each row is compiled in a process of its own and kept as docs/evidence/plan/data/NAME.json, so it
+goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu, plan-tpu,
+playground and gymnax. Nothing is run, on any device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scripts.benchmarks import kept_rows
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
-DATA, TABLES = ROOT / "docs/plan/data", ROOT / "docs/plan/tables.md"
+DATA, TABLES = ROOT / "docs/evidence/plan/data", ROOT / "docs/evidence/plan/tables.md"
 UNROLL = 64
 TARGETS = {"h100": 4096, "v5e:16x16": 65536}
 ENVIRONMENTS = {
@@ -142,18 +142,19 @@ def with_environments(settings: dict[str, Any], num_envs: int) -> dict[str, Any]
 
 
 def make_tables() -> None:
-    """Writes docs/plan/tables.md from the rows that there are."""
+    """Writes docs/evidence/plan/tables.md from the rows that there are."""
     found = [json.loads(row.path.read_text()) for row in rows() if row.path.exists()]
     if not found:
-        raise SystemExit("no rows in docs/plan/data yet")
+        raise SystemExit("no rows in docs/evidence/plan/data yet")
     versions = sorted({row["jax"] for row in found})
     lines = [
         "# Programs for devices that are not here", "",
         "Every figure: compiled, not run. Made by `python scripts/benchmarks/plan_tables.py`, jax "
-        f"{', '.join(versions)}; what the columns mean: [plan.md](../plan.md). brax's PPO has the "
-        "settings published for the task, with as many environments; its launches and collectives "
-        "are those of one of its training steps, scaled to the same number of environment steps; "
-        "its memory is that step's. Seconds are of a small machine that had other work.", "",
+        f"{', '.join(versions)}; what the columns mean: [plan.md](../../do/plan.md). "
+        "brax's PPO has the settings published for the task, with as many environments; its "
+        "launches and collectives are those of one of its training steps, scaled to the same "
+        "number of environment steps; its memory is that step's. Seconds are of a small machine "
+        "that had other work.", "",
     ]
     for target, num_envs in TARGETS.items():
         of_target = [row for row in found if row["target"] == target]

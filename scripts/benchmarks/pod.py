@@ -1,13 +1,13 @@
-"""What an iteration costs from one device to a pod, by a model: docs/plan/pod.md.
+"""What an iteration costs from one device to a pod, by a model: docs/evidence/plan/pod.md.
 
     python scripts/benchmarks/pod.py             # all rows not there yet, then the page
     python scripts/benchmarks/pod.py --only 8x8  # those whose name holds the word
     python scripts/benchmarks/pod.py --page      # the page alone, of what there is
 
-Each row is a program compiled in a process of its own and kept as docs/plan/pod/NAME.json, so it
-goes on where it was stopped; delete a row to have it again. Needs the extras plan-gpu and plan-tpu.
-Nothing is run, on any device: what programs do is read from them, seconds are computed from that
-and from published figures.
+Each row is a program compiled in a process of its own and kept as
+docs/evidence/plan/pod/NAME.json, so it goes on where it was stopped; delete a row to have it
+again. Needs the extras plan-gpu and plan-tpu. Nothing is run, on any device: what programs do is
+read from them, seconds are computed from that and from published figures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 from scripts.benchmarks import kept_rows
 
-DATA, PAGE = ROOT / "docs/plan/pod", ROOT / "docs/plan/pod.md"
+DATA, PAGE = ROOT / "docs/evidence/plan/pod", ROOT / "docs/evidence/plan/pod.md"
 NOTE = "compiled and computed, not run"
 ENV, BACKEND, UNROLL = "brax/ant", "spring", 64
 ALGORITHMS = ("trpo", "ppo")
@@ -237,7 +237,7 @@ def between(points: dict[int, float], at: float) -> float:
 
 
 # Published figures. Bytes are per second and one way; seconds are of one step.
-LAUNCH_SECONDS = 0.15 / 25_476  # docs/performance.md, docs/plan/device.md: hopper on an H200
+LAUNCH_SECONDS = 0.15 / 25_476  # docs/evidence/speed.md, plan/device.md there: hopper on an H200
 H100_MEMORY = 3.35e12  # NVIDIA H100 data sheet, SXM
 NVLINK = 900e9 / 2  # NVIDIA H100 data sheet: 900 GB/s, both ways together
 INFINIBAND = 400e9 / 8  # NDR, a ConnectX-7 port of 400 Gb/s per GPU: DGX H100, core components
@@ -419,10 +419,10 @@ def advice(scalings: Iterable[Scaling]) -> str:
 
 
 def make_page() -> None:
-    """Writes docs/plan/pod.md from the rows that there are."""
+    """Writes docs/evidence/plan/pod.md from the rows that there are."""
     found = [json.loads(row.path.read_text()) for row in rows() if row.path.exists()]
     if not found:
-        raise SystemExit("no rows in docs/plan/pod yet")
+        raise SystemExit("no rows in docs/evidence/plan/pod yet")
     scalings = []
     for platform in LINKS:
         for algorithm in ALGORITHMS:
@@ -489,7 +489,7 @@ def _model() -> list[str]:
         "it had enough.", "",
         f"- **A GPU computes** for launches x {LAUNCH_SECONDS * 1e6:.1f} µs, as hopper on "
         "`spring` with 4096 environments did on an H200 (0.15 s for 25,476: "
-        "[performance.md](../performance.md#on-a-gpu), [device.md](device.md)), and for the bytes "
+        "[speed.md](../speed.md#on-a-gpu), [device.md](device.md)), and for the bytes "
         "it writes and as many read at 3.35 TB/s ([H100 data sheet]"
         "(https://www.nvidia.com/en-us/data-center/h100/), SXM). Launches are those of the "
         "compiled program nearest in environments of a device, bytes grow with them.",

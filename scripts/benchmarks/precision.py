@@ -1,7 +1,7 @@
 """What products of less than full float32 cost in the bookkeeping of a KL divergence.
 
     python scripts/benchmarks/precision.py            # prints the table
-    python scripts/benchmarks/precision.py --write    # also puts it into docs/precision.md
+    python scripts/benchmarks/precision.py --write    # also into docs/understand/precision.md
 
 A tanh network of 27-64-64-8, as ant's, whose products take inputs with fewer bits, emulated on any
 device: 8 significant bits (bfloat16, a TPU's default), 11 (TF32, an H100's), 24 (float32). A small
@@ -26,7 +26,7 @@ import numpy as np
 from jtrust.distributions import DiagonalGaussian
 from jtrust.networks.running_statistics import RunningStatistics, fold_input
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/precision.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/understand/precision.md"
 BEGIN, END = "<!-- made by scripts/benchmarks/precision.py -->", "<!-- end -->"
 SIZES = (27, 64, 64, 8)
 KINDS = {"default on a TPU (bfloat16)": 7, "default on an H100 (TF32)": 10, "highest (float32)": 23}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Many runs as one program, measured: docs/sweeps/time.md and docs/sweeps/launches.md.
+"""Many runs as one program, measured: time.md and launches.md of docs/evidence/sweeps/.
 
     python scripts/benchmarks/sweeps.py --part time        # whole processes on this machine
     python scripts/benchmarks/sweeps.py --part launches    # compiled for an H100, not run
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 from scripts.benchmarks.installed import described
 
-PAGES = ROOT / "docs/sweeps"
+PAGES = ROOT / "docs/evidence/sweeps"
 SEEDS, STEPS = 8, 500_000
 ENVIRONMENT = "brax/inverted_pendulum"
 MEMBERS = (1, 8, 64)

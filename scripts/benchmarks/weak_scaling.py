@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Weak scaling over processes of this machine: docs/plan/processes.md.
+"""Weak scaling over processes of this machine: docs/evidence/plan/processes.md.
 
     python scripts/benchmarks/weak_scaling.py [--repeats 3] [--env brax/hopper] [--backend spring]
 
@@ -29,7 +29,7 @@ from scripts.launch.local import commands, free_port
 # (processes, devices of each).
 SHAPES = ((1, 1), (1, 2), (2, 1), (4, 1))
 ENVS, UNROLL, ITERATIONS, SKIPPED = 256, 64, 16, 4
-PAGE = ROOT / "docs" / "plan" / "processes.md"
+PAGE = ROOT / "docs/evidence/plan/processes.md"
 
 
 def seconds_of(processes: int, devices: int, task: list[str]) -> float:

@@ -5,7 +5,7 @@
 
 A small constrained decision problem: four places, three actions, moves by chance, one cost or two.
 Over stationary distributions the best policy within limits is a linear program (Altman, 1999).
-Keeps docs/costs/optimum/METHOD.json; writes docs/costs/optimum.md.
+Keeps docs/evidence/costs/optimum/METHOD.json; writes docs/evidence/costs/optimum.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scipy.optimize import linprog
 import jtrust
 from jtrust.environments import describe
 
-PAGES = Path(__file__).resolve().parents[2] / "docs/costs"
+PAGES = Path(__file__).resolve().parents[2] / "docs/evidence/costs"
 STATES, ACTIONS, LENGTH = 4, 3, 50
 _RNG = np.random.default_rng(7)
 TRANSITIONS = _RNG.dirichlet(np.ones(STATES), size=(STATES, ACTIONS))

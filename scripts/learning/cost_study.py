@@ -5,7 +5,7 @@
 
 Five seeds of each method on three tasks, as one program per method. Of the fixed penalty, TRPO on
 reward - w cost, three w are trained with all five seeds, and the best of them stands for it.
-Keeps docs/costs/TASK.json; writes docs/costs/results.md and .svg.
+Keeps docs/evidence/costs/TASK.json; writes docs/evidence/costs/results.md and .svg.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 import jtrust
 
-PAGES = Path(__file__).resolve().parents[2] / "docs/costs"
+PAGES = Path(__file__).resolve().parents[2] / "docs/evidence/costs"
 SEEDS, POINTS = 5, 60
 # How near a limit a mean over the end of a run counts as kept.
 NEAR = 1.1

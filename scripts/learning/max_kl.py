@@ -5,7 +5,7 @@
     python -m scripts.learning.max_kl DIR      # keeps its curves, then writes page and figure
     python -m scripts.learning.max_kl          # page and figure of the curves that are kept
 
-Writes docs/trust-region/max-kl.json, .md and .svg.
+Writes docs/evidence/trust-region/max-kl.json, .md and .svg.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jtrust.runs.rows import read_rows
 from jtrust.sweeps.comparison import compare
 from jtrust.sweeps.directory import SweepDirectory
 
-PAGES = Path(__file__).resolve().parents[2] / "docs/trust-region"
+PAGES = Path(__file__).resolve().parents[2] / "docs/evidence/trust-region"
 POINTS = 50
 COMMAND = (
     "jtrust sweep hopper --backend spring --max-kl 0.001 0.0025 0.006 0.015 0.04 0.1 --seeds 5 "

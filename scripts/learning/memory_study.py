@@ -5,7 +5,7 @@
 
 An arm is ALGORITHM-NETWORK-OBSERVATION: `trpo` or `ppo`; `mlp`, `gru`, `lstm` or `s5`; `full`,
 `hidden` (no velocities) or `stacked` (the last four observations without velocities). The runs of
-an arm are one program. Writes docs/memory/runs/TASK-ARM.json, docs/memory/study.md and study.svg.
+an arm are one program. Writes docs/evidence/memory/runs/TASK-ARM.json, docs/evidence/memory/study.md and study.svg.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from jtrust import statistics
 
-PAGES = Path(__file__).resolve().parents[2] / "docs/memory"
+PAGES = Path(__file__).resolve().parents[2] / "docs/evidence/memory"
 SEEDS, POINTS, STACKED = 5, 8, 4
 ALGORITHMS = ("trpo", "ppo")
 IN_MAZE = ("mlp-full", "gru-full", "lstm-full", "s5-full")

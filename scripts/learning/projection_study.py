@@ -1,11 +1,11 @@
-"""Trust region projection layers beside TRPO and PPO: docs/projections/tables.md and figures.
+"""Trust region projection layers beside TRPO and PPO: docs/evidence/projections/tables.md and figures.
 
     python -m scripts.learning.projection_study          # trains what is not there yet, then all
     python -m scripts.learning.projection_study --page   # tables and figure of what there is
 
 All seeds of an arm are one program (`scripts/learning/together.py`). TRPO and PPO are
-those of docs/learning/runs, which are longer; a few short runs of them, of which the KL of the
-state that moved most is kept, are in docs/projections/others.
+those of docs/evidence/learning/runs, which are longer; a few short runs of them, of which the KL of the
+state that moved most is kept, are in docs/evidence/projections/others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scripts import learning_curves
 from scripts.learning.tables import ends, load_all, number, summary, values_at
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES, KEPT = ROOT / "docs/projections", ROOT / "docs/learning/runs"
+PAGES, KEPT = ROOT / "docs/evidence/projections", ROOT / "docs/evidence/learning/runs"
 # (folder, task, arm, share of the task's steps, seeds), in the order in which they are trained.
 RUNS = (
     ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.4, 5),

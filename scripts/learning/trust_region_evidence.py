@@ -49,7 +49,7 @@ from scripts.learning.ablations import without
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-PLACE = Path(__file__).resolve().parents[2] / "docs" / "trust-region"
+PLACE = Path(__file__).resolve().parents[2] / "docs/evidence/trust-region"
 STOPS = (8, 40, 120, 320)
 LENGTHS = np.geomspace(0.003, 3.0, 13)
 SCALES = np.geomspace(0.1, 10.0, 17)

@@ -54,7 +54,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_programs_of_the_page_run_where_there_is_no_jtrust(exported):
-    page = (ROOT / "docs" / "export.md").read_text()
+    page = (ROOT / "docs/do/export.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(programs) == 3
     wanted = jtrust.load_policy(HOPPER)(np.zeros((1, 11)))

@@ -1,4 +1,4 @@
-"""A user's own environment: by name on the command line, as docs/environments.md has it."""
+"""A user's own environment: by name, as docs/reference/environments.md has it."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from jtrust.runs.directory import default_name
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/environments.md"
 TINY = ["--num-envs", "16", "--unroll-length", "8", "--devices", "1"]
 
 

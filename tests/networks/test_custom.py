@@ -200,7 +200,7 @@ class Discrete3(nn.Module):
 
 @pytest.mark.nightly
 def test_the_pages_example_trains(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/do/networks.md").read_text()
     lines = page[page.index("    import flax.linen"):page.index("- It must take any")].splitlines()
     code = "\n".join(line[4:] for line in lines)
     # The page's run as it stands, in fewer steps.

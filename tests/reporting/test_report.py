@@ -186,7 +186,7 @@ def test_time_of_a_resumed_run_goes_on(tmp_path):
 def test_every_metric_of_the_documentation_has_a_panel():
     from pathlib import Path
 
-    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
     keys = [key for line in text.splitlines() if line.startswith("| `")
             for key in re.findall(r"`([a-z]+/\w+)`", line.split(" | ")[0])]
     shown = {metric for panel in panels_for(()) for metric in panel.metrics}

@@ -8,7 +8,7 @@ from jtrust.reporting.rules import RULES, findings, to_markdown
 from jtrust.reporting.sources import Sources
 from tests.reporting.made import row, write_run
 
-DOCS = Path(__file__).parents[2] / "docs" / "report.md"
+DOCS = Path(__file__).parents[2] / "docs/do/report.md"
 
 
 def told(path, **made):

@@ -1,4 +1,4 @@
-"""The rows of docs/export/tables.md."""
+"""The rows of docs/evidence/export/tables.md."""
 
 import pytest
 
