@@ -5,7 +5,7 @@
 
 An arm is ALGORITHM-NETWORK-OBSERVATION: `trpo` or `ppo`; `mlp`, `gru`, `lstm` or `s5`; `full`,
 `hidden` (no velocities) or `stacked` (the last four observations without velocities). The runs of
-an arm are one program. Writes docs/evidence/memory/runs/TASK-ARM.json, docs/evidence/memory/study.md and study.svg.
+an arm are one program. Writes runs/TASK-ARM.json, study.md and study.svg in docs/evidence/memory/.
 """
 
 from __future__ import annotations

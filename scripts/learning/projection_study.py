@@ -1,10 +1,10 @@
-"""Trust region projection layers beside TRPO and PPO: docs/evidence/projections/tables.md and figures.
+"""Trust region projection layers beside TRPO and PPO: tables.md in docs/evidence/projections/.
 
     python -m scripts.learning.projection_study          # trains what is not there yet, then all
     python -m scripts.learning.projection_study --page   # tables and figure of what there is
 
-All seeds of an arm are one program (`scripts/learning/together.py`). TRPO and PPO are
-those of docs/evidence/learning/runs, which are longer; a few short runs of them, of which the KL of the
+All seeds of an arm are one program (`scripts/learning/together.py`). TRPO and PPO are those of
+docs/evidence/learning/runs, which are longer; a few short runs of them, of which the KL of the
 state that moved most is kept, are in docs/evidence/projections/others.
 """
 
