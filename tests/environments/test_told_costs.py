@@ -175,10 +175,11 @@ def test_wrappers_refuse_what_will_not_do(point):
 
 def test_evaluation_sums_costs_over_whole_episodes():
     environment = describe(Costly(), "costly", episode_length=9)
-    found = evaluate_policy(
-        compact(environment), lambda params, obs, keys: params * jnp.ones((len(obs), 1)), 0.25,
-        jax.random.key(0), 6,
-    )
+
+    def push(params, memory, observation, keys):
+        return params * jnp.ones((len(observation), 1)), memory
+
+    found = evaluate_policy(compact(environment), push, 0.25, jax.random.key(0), 6)
     assert np.all(found["length"] == 9)
     np.testing.assert_allclose(found["cost/push"], 9 * 0.25, rtol=1e-5)
 

@@ -189,7 +189,9 @@ def test_every_metric_of_the_documentation_has_a_panel():
     text = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
     keys = [key for line in text.splitlines() if line.startswith("| `")
             for key in re.findall(r"`([a-z]+/\w+)`", line.split(" | ")[0])]
-    shown = {metric for panel in panels_for(()) for metric in panel.metrics}
+    # Costs are named by environments, and only some algorithms recover.
+    told = ("cost/NAME", "policy/recovery")
+    shown = {metric for panel in panels_for(told) for metric in panel.metrics}
     assert set(keys) - shown <= {"episode/count", "time/seconds"} and len(keys) > 25
 
 

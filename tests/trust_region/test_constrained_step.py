@@ -65,7 +65,7 @@ def test_feasible_steps_are_those_of_slsqp(count):
         metric, gradient, rows, max_kl = problem(seed, count)
         rng = np.random.default_rng(1000 + seed)
         excess = np.asarray([reach(metric, b, max_kl) for b in rows])
-        excess = excess * rng.uniform(-1.5, 0.9, size=count)
+        excess = excess * rng.uniform(-0.8, 0.9, size=count)
         x, found = ours(metric, gradient, rows, excess, max_kl)
         best = slsqp(metric, gradient, rows, excess, max_kl)
         assert bool(found.feasible) == (best is not None), seed
