@@ -26,7 +26,7 @@ def _run(*command, **more):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_hour_with_small_sizes():
     """The commands of the site's first page leave a policy, a page that shows it, and a report."""
     said = _run("scripts/first_hour.py", "--installed", "--small", "--within", "inf")

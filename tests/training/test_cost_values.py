@@ -149,7 +149,10 @@ def test_cost_values_in_rounds_are_those_of_bellmans_equation():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [
+    "cpo", pytest.param("trpo-lagrangian", marks=pytest.mark.nightly),
+    pytest.param("ppo-lagrangian", marks=pytest.mark.nightly),
+])
 def test_two_devices_are_one(name):
     one, other = (
         jax.device_get(iterated(trainer_of(ALGORITHMS[name](cost_limits=LIMITS), devices=n), 3))
@@ -175,7 +178,9 @@ def test_truncations_valued_after_the_loop_as_on_an_accelerator_come_to_the_same
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cpo", "ppo-lagrangian"])
+@pytest.mark.parametrize("name", [
+    pytest.param("cpo", marks=pytest.mark.nightly), "ppo-lagrangian",
+])
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, name):
     env = describe(Fails(), "costly", episode_length=7)
     options = dict(num_envs=8, unroll_length=16, network=SMALL, devices=1)
@@ -197,7 +202,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, name):
     assert set(found["costs"]) == {"far", "push"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_limits_may_differ_in_one_program_of_many_runs():
     env = describe(Fails(), "costly", episode_length=7)
     options = dict(num_envs=8, unroll_length=16, network=SMALL)

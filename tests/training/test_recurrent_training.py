@@ -151,7 +151,8 @@ def test_every_algorithm_keeps_to_its_trust_region_with_memory(algorithm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [
-    jtrust.TRPO(value_minibatches=4), jtrust.PPO(minibatches=4, value_minibatches=4),
+    pytest.param(jtrust.TRPO(value_minibatches=4), marks=pytest.mark.nightly),
+    jtrust.PPO(minibatches=4, value_minibatches=4),
 ])
 def test_memory_goes_the_same_way_on_two_devices(algorithm):
     @functools.cache
