@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 
@@ -15,11 +15,8 @@ from jtrust.algorithms.parts import update_in_parts
 from jtrust.algorithms.surrogate import DistributionFn, Limits, Surrogate
 from jtrust.algorithms.trees import Params
 from jtrust.algorithms.value_fit import ValueFit
-from jtrust.environments.base import ActionSpace
+from jtrust.environments.base import Environment
 from jtrust.hyperparameters import static
-
-if TYPE_CHECKING:
-    from jtrust.environments import Environment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,7 @@ class Algorithm(BySize):
         return ()
 
     def check_environment(self, environment: Environment) -> None:
-        """Raises `BadArgument` where it cannot be trained with in an environment."""
+        """Raises `BadArgument` where an environment's actions or costs are none that it takes."""
 
     def gae(self) -> GAE:
         """How a trainer estimates advantages for it, where it is told nothing else."""
@@ -78,9 +75,6 @@ class Algorithm(BySize):
     def value_fit(self) -> ValueFit:
         """How a trainer fits values for it, where it is told nothing else."""
         return ValueFit()
-
-    def check_actions(self, action: ActionSpace) -> None:
-        """Raises `BadArgument` where it cannot update policies over a space of actions."""
 
     def init(self, params: Params) -> Any:
         """State that the policy update carries from one batch to the next."""

@@ -21,7 +21,7 @@ from jtrust.algorithms.surrogate import (
 )
 from jtrust.algorithms.trees import Params, finite, tree_add
 from jtrust.distributions import DiagonalGaussian
-from jtrust.environments.base import ActionSpace, Box
+from jtrust.environments.base import Box, Environment
 from jtrust.hyperparameters import hyperparameters, static
 from jtrust.trust_region import (
     PROJECTIONS,
@@ -150,8 +150,8 @@ class TRPL(ProximalPolicy):
             for name in ("mean_bound", "cov_bound")
         }
 
-    def check_actions(self, action: ActionSpace) -> None:
-        if not isinstance(action, Box):
+    def check_environment(self, environment: Environment) -> None:
+        if not isinstance(environment.action, Box):
             raise checks.BadArgument(
                 "algorithm", self.name,
                 "projects Gaussian policies, and these actions are discrete; take trpo, npg, ppo "

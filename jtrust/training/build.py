@@ -67,7 +67,7 @@ def make_trainer(
     Args:
       env: a name for `jtrust.make_env`, an `Environment`, a Brax `Env`, or an object with pure
         `reset(key)` and `step(state, action)`.
-      algorithm: `jtrust.TRPO()`, `NPG`, `PPO`, `PPOPenalty` or `TRPL`.
+      algorithm: `jtrust.TRPO()` or another of jtrust's algorithms, or one of your own.
       num_envs: environments side by side, over all devices; by default 64 on CPUs and 4096 on
         accelerators.
       unroll_length: steps of each per iteration.
@@ -92,7 +92,6 @@ def make_trainer(
     environment = make_env(env) if isinstance(env, str) else describe(env, type(env).__name__)
     environment = compact(with_action_bins(environment, action_bins))
     algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")
-    algorithm.check_actions(environment.action)
     algorithm.check_environment(environment)
     network = _instance("network", network or NetworkConfig(), NetworkConfig)
     gae = algorithm.gae() if gae is None else _instance("gae", gae, GAE)
