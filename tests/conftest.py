@@ -7,6 +7,9 @@ import tempfile
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# Most of a test's time is compiling, of programs that then run for a moment; all pass with it.
+if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A key of the tests' own signs their runs, and not the user's.
 if "PYTEST_XDIST_WORKER" not in os.environ:

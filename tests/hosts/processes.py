@@ -56,7 +56,8 @@ def started(
                     stdout=o, stderr=e,
                     env=os.environ | {
                         "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
-                        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+                        + f" --xla_force_host_platform_device_count={devices}",
                     } | (environment or {}),
                 ), out, err))
         try:
