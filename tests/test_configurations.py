@@ -77,6 +77,7 @@ def run_configurations(point, configuration):
         assert np.all(np.isfinite(leaf))
 
 
+@pytest.mark.nightly
 def test_accepted_configurations_train_and_others_are_refused_in_one_line(point):
     run_configurations(point)
     assert outcomes["trained"] >= 5 and outcomes["refused"] >= 5

@@ -15,6 +15,8 @@ CARDS = sorted(PLACE.glob("*/card.json"))
 # gymnax has no release for the newest JAX, so the tests of newer Pythons do without.
 HERE = [p for p in CARDS if p.parent.name != "CartPole" or importlib.util.find_spec("gymnax")]
 EPISODES = 32
+# Of each suite the one that is soonest there; the others at night.
+EVERY_TIME = ("CartPole", "PendulumSwingup", "inverted_pendulum")
 
 
 def test_there_are_six_and_they_are_small():
@@ -24,7 +26,11 @@ def test_there_are_six_and_they_are_small():
         assert size < 500_000, path.parent.name
 
 
-@pytest.mark.parametrize("path", HERE, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", [
+    pytest.param(
+        p, id=p.parent.name, marks=[pytest.mark.nightly] * (p.parent.name not in EVERY_TIME)
+    ) for p in HERE
+])
 def test_a_policy_returns_what_its_card_says(path):
     card = json.loads(path.read_text())
     found = jtrust.evaluate(path.parent, episodes=EPISODES, seed=1)

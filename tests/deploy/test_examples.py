@@ -74,6 +74,7 @@ def test_the_program_in_c_says_what_is_wrong(program, tmp_path):
     assert "not whole" in fails(mode, given="1 2 3")
 
 
+@pytest.mark.nightly
 def test_onnx_runtime_alone_balances_the_cart_pole_in_mujocos_own_simulator(tmp_path):
     home = jtrust.evaluate(PRETRAINED / "CartpoleBalance", episodes=16)
     jtrust.export(

@@ -62,7 +62,7 @@ def test_what_is_read_stays_and_the_rest_is_none():
 
 @pytest.mark.parametrize(("name", "options", "left"), [
     ("brax/inverted_pendulum", {"backend": "generalized"}, 0.7),
-    ("brax/inverted_pendulum", {"backend": "mjx"}, 0.2),
+    pytest.param("brax/inverted_pendulum", {"backend": "mjx"}, 0.2, marks=pytest.mark.nightly),
 ])
 def test_brax_gives_the_same_experience_from_less(name, options, left):
     environment = jtrust.make_env(name, episode_length=12, **options)

@@ -133,6 +133,7 @@ def test_wrappers_take_objects_and_say_what_to_do_with_a_name():
         wrappers.action_repeat("brax/ant", 2)
 
 
+@pytest.mark.nightly
 def test_a_run_in_an_object_asks_for_it_again_and_for_its_time_limit(tmp_path):
     environment = describe(Made(good(), good()), "ant", episode_length=20)  # no Brax environment
     arguments = dict(num_envs=8, unroll_length=8, devices=1, run_dir=tmp_path / "run")

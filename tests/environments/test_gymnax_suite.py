@@ -109,8 +109,11 @@ def test_every_environment_of_gymnax_can_be_made():
 
 
 @pytest.mark.parametrize(("name", "algorithm"), [
-    ("CartPole-v1", jtrust.TRPO()), ("CartPole-v1", jtrust.PPO()), ("Pendulum-v1", jtrust.TRPO()),
-    ("Pendulum-v1", jtrust.PPO()), ("Asterix-MinAtar", jtrust.TRPO()),
+    ("CartPole-v1", jtrust.TRPO()), ("Pendulum-v1", jtrust.PPO()),
+    *(pytest.param(*case, marks=pytest.mark.nightly) for case in (
+        ("CartPole-v1", jtrust.PPO()), ("Pendulum-v1", jtrust.TRPO()),
+        ("Asterix-MinAtar", jtrust.TRPO()),
+    )),
 ], ids=lambda x: getattr(x, "name", x))
 def test_algorithms_train_in_them(name, algorithm):
     trainer = jtrust.make_trainer(

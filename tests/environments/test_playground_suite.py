@@ -140,6 +140,7 @@ def test_what_a_randomiser_changes_alike_for_all_is_changed_too():
     np.testing.assert_array_equal(gravity, np.tile([0.0, 0.0, -1.0], (4, 1)))
 
 
+@pytest.mark.nightly
 def test_a_randomised_environment_keeps_its_own_model_through_restarts():
     from mujoco_playground._src import wrapper
 

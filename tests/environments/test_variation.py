@@ -57,6 +57,7 @@ def test_each_keeps_its_own_through_restarts_on_any_number_of_devices(winds):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
+@pytest.mark.nightly
 def test_a_resumed_run_goes_on_in_the_same_environments(winds, tmp_path):
     sizes = dict(num_envs=16, unroll_length=16, devices=1)
     whole = jtrust.train(winds, total_steps=512, **sizes)

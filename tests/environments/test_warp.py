@@ -66,6 +66,7 @@ def iterate(trainer, iterations):
     return jax.device_get(state), metrics
 
 
+@pytest.mark.nightly
 def test_an_environment_trains_as_playground_gives_it():
     result = jtrust.train(
         registry.load("CartpoleBalance"), num_envs=4, unroll_length=8, total_steps=64, devices=1
@@ -75,9 +76,14 @@ def test_an_environment_trains_as_playground_gives_it():
 
 
 @pytest.mark.parametrize(("make", "algorithm"), [
-    (lambda: named("CartpoleSwingup", episode_length=5), jtrust.NPG()),
+    pytest.param(
+        lambda: named("CartpoleSwingup", episode_length=5), jtrust.NPG(), marks=pytest.mark.nightly,
+    ),
     (lambda: named("PendulumSwingup"), jtrust.PPO()),
-    (lambda: jtrust.wrappers.action_repeat(named("ReacherEasy"), 2), jtrust.PPOPenalty()),
+    pytest.param(
+        lambda: jtrust.wrappers.action_repeat(named("ReacherEasy"), 2), jtrust.PPOPenalty(),
+        marks=pytest.mark.nightly,
+    ),
     (lambda: named("HopperStand", **HOPPER), jtrust.TRPO()),
 ], ids=lambda x: getattr(x, "name", ""))
 def test_tasks_train_with_every_algorithm(make, algorithm):
@@ -360,7 +366,9 @@ def test_a_robot_walks_as_in_mujoco_and_trains(go1_models, tmp_path):
     np.testing.assert_allclose(after.data.qpos[0], data.qpos, atol=2e-3)
 
 
-@pytest.mark.parametrize("within_reset", [True, False])
+@pytest.mark.parametrize("within_reset", [
+    True, pytest.param(False, marks=pytest.mark.nightly),
+])
 def test_an_environment_of_ones_own_takes_steps_of_warps_physics(within_reset):
     import mujoco
     from mujoco import mjx

@@ -124,6 +124,7 @@ def test_a_run_goes_on_with_the_trainer_that_it_was_begun_with_and_no_other(tmp_
     assert config["hyperparameters"]["discount"] == 0.5 and config["trainer"] == "Mine"
 
 
+@pytest.mark.nightly
 def test_one_that_is_entered_among_the_algorithms_is_made_again(tmp_path, point, monkeypatch):
     from jtrust.algorithms import ALGORITHMS
 

@@ -60,6 +60,7 @@ def test_options_that_differ(tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_the_first_decides_where_a_run_is_kept(tmp_path):
     folders = (tmp_path / "a", tmp_path / "b")
     for folder in folders:

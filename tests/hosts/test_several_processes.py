@@ -68,12 +68,14 @@ def test_two_processes_train_what_one_with_two_devices_does(whole, alone):
     assert second[1] == second[2] == ""  # the first alone speaks
 
 
+@pytest.mark.nightly
 def test_two_processes_of_two_devices_train_what_one_of_four_does(pairs, tmp_path):
     one(*TRAIN, "--algorithm", "ppo", "--steps", STEPS, "--run-dir", str(tmp_path / "one"),
         "--devices", "4", devices=4, gloo=True)
     assert_same_run(pairs, tmp_path / "one")
 
 
+@pytest.mark.nightly
 def test_one_process_goes_on_as_two(whole, alone, tmp_path):
     run_dir = cut(alone, tmp_path)
     with together(2, "resume", str(run_dir)) as processes:
@@ -83,6 +85,7 @@ def test_one_process_goes_on_as_two(whole, alone, tmp_path):
     assert_same_run(run_dir, whole[0])
 
 
+@pytest.mark.nightly
 def test_four_processes_go_on_as_two(pairs, tmp_path):
     run_dir = tmp_path / "run"
     with together(
@@ -138,7 +141,7 @@ def test_two_processes_go_on_as_one_with_one_device_up_to_rounding(whole, tmp_pa
         np.testing.assert_allclose(other, value, rtol=2e-3, atol=2e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize("dies", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_where_one_is_killed_the_other_says_so_and_ends(tmp_path, dies):
     run_dir = tmp_path / "run"
     with together(2, *TRAIN, "--steps", LONG, "--run-dir", str(run_dir)) as processes:
@@ -155,6 +158,7 @@ def test_where_one_is_killed_the_other_says_so_and_ends(tmp_path, dies):
     assert int(arrays(run_dir)["iteration"]) % 2 == 0  # whole, and of those that were asked for
 
 
+@pytest.mark.nightly
 def test_what_all_hold_alike_is_the_same_on_all_after_two_hundred_iterations(tmp_path):
     with started(
         *(("-m", "tests.hosts.replicas", str(tmp_path / "port"), str(i)) for i in range(2))
@@ -165,6 +169,7 @@ def test_what_all_hold_alike_is_the_same_on_all_after_two_hundred_iterations(tmp
             assert int(count) == 20, out
 
 
+@pytest.mark.nightly
 def test_profile_traces_the_first(tmp_path):
     with together(
         2, "profile", ENV, "--num-envs", "8", "--unroll-length", "16", "--iterations", "1",

@@ -77,6 +77,8 @@ def test_what_will_not_do_is_one_line(line, said, capsys):
     assert error.count("\n") == 1 and said in error
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_records_it(tmp_path):
     """config.json names the preset and holds its settings; a resumed run keeps both."""
     run = tmp_path / "run"

@@ -77,6 +77,7 @@ def test_the_text_says_how_to_open_the_trace(found):
     assert "100.0%  timed alone" in text
 
 
+@pytest.mark.nightly
 def test_the_command_prints_one_json_object(tmp_path, capfd):
     arguments = ["profile", "fast", "--num-envs", "16", "--unroll-length", "8", "--devices", "1",
                  "--iterations", "1", "--repeats", "1", "--trace-dir", str(tmp_path / "t")]

@@ -10,7 +10,9 @@ import jtrust
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(), pytest.param(jtrust.PPO(), marks=pytest.mark.nightly),
+], ids=lambda a: a.name)
 def test_training_makes_no_nan_of_its_own(point, tmp_path, algorithm):
     """Under JAX_DEBUG_NANS each is an error, wherever it comes from."""
     with jax.debug_nans(True):

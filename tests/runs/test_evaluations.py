@@ -144,6 +144,7 @@ def test_a_run_starts_from_another(evaluated, point, tmp_path):
     assert config["initialize_from"] == str(run_dir)
 
 
+@pytest.mark.nightly
 def test_a_run_starts_from_a_checkpoint_of_braxs_ppo(point, tmp_path):
     from brax.training.acme import running_statistics, specs
     from brax.training.agents.ppo import checkpoint, networks

@@ -30,7 +30,10 @@ def two_iterations(trainer):
     return states, jax.device_get(metrics)
 
 
-@pytest.mark.parametrize("part", ABLATIONS)
+# The others train in the tests below, too.
+@pytest.mark.parametrize("part", [
+    pytest.param(part, marks=[pytest.mark.nightly] * (part != "standardize")) for part in ABLATIONS
+])
 def test_what_is_left_trains(point, part):
     states, metrics = two_iterations(trainers(point, part)[1])
     assert metrics["policy/accepted"] == 1 and 0 < metrics["policy/kl"] <= 0.01

@@ -10,6 +10,8 @@ from scripts.benchmarks import plan_tables
 from scripts.benchmarks.brax_program import compile_brax_ppo
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_braxs_training_step_is_compiled_for_the_devices_that_are_given():
     from brax import envs
 

@@ -18,6 +18,7 @@ def runs():
     return together.run(TASK, "trpo", {"num_envs": 32, "unroll_length": 32}, range(3, 5))
 
 
+@pytest.mark.nightly
 def test_every_seed_is_its_own_run(runs):
     assert list(runs) == ["3", "4"]
     environment = jtrust.make_env(TASK.env, **TASK.make)
@@ -37,6 +38,7 @@ def test_every_seed_is_its_own_run(runs):
     assert max(train["largest_kl"]) <= 0.01
 
 
+@pytest.mark.nightly
 def test_policies_are_evaluated_before_and_at_points_of_the_run(runs):
     for run in runs.values():
         found = run["evaluations"]

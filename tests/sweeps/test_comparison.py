@@ -81,6 +81,7 @@ def test_runs_and_sweeps_are_compared_by_what_differs(sweep, point, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_algorithms_without_a_setting_do_not_hide_it(point, tmp_path):
     for i, algorithm in enumerate((
         jtrust.PPO(clip=0.1, minibatches=2), jtrust.PPO(clip=0.3, minibatches=2), jtrust.TRPO(),

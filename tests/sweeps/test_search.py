@@ -55,6 +55,7 @@ def test_the_best_is_that_of_the_highest_mean_over_seeds(found):
         assert told["discount"] == t["settings"]["discount"]
 
 
+@pytest.mark.nightly
 def test_the_best_meets_the_defaults_with_fresh_seeds(found):
     run_dir, result = found
     best, defaults = result.comparison.settings

@@ -130,6 +130,7 @@ def test_members_may_be_at_different_iterations(finished, point, tmp_path):
     assert jtrust.resume_many(run_dir, env=point).members[0].metrics == {}  # nothing is left
 
 
+@pytest.mark.nightly
 def test_a_sweep_that_was_extended_and_cut_off_comes_to_its_new_end(finished, point, tmp_path):
     def make_sinks(member):
         def fail(info):
@@ -149,7 +150,9 @@ def test_a_sweep_that_was_extended_and_cut_off_comes_to_its_new_end(finished, po
         jtrust.resume_many(run_dir, 256, env=point)
 
 
-@pytest.mark.parametrize("at", [None, 4, 5])
+@pytest.mark.parametrize("at", [
+    pytest.param(None, marks=pytest.mark.nightly), 4, pytest.param(5, marks=pytest.mark.nightly),
+])
 def test_enough_is_enough_at_the_same_iteration(finished, point, tmp_path, at):
     """Alone, in a sweep, beside others that go on, and after a kill."""
     arguments = dict(evaluate_every=2, checkpoint_every=1, total_steps=STEPS)
@@ -183,6 +186,7 @@ def test_enough_is_enough_at_the_same_iteration(finished, point, tmp_path, at):
     assert found == expected
 
 
+@pytest.mark.nightly
 def test_what_cannot_be_written_is_one_runs_trouble(point, tmp_path, monkeypatch):
     from jtrust.runs.checkpoints import CheckpointWriter
 
@@ -214,6 +218,7 @@ def test_no_more_share_a_program_than_asked_for(point, tmp_path):
     assert (group["slots"], group["devices"]) == (1, 1)
 
 
+@pytest.mark.nightly
 def test_more_members_than_slots_take_turns(finished, point, tmp_path):
     lines = []
 

@@ -18,7 +18,10 @@ from tests.conftest import Point
 
 pytestmark = pytest.mark.slow
 
-ALGORITHMS = [jtrust.TRPO(), jtrust.NPG(), jtrust.PPO(), jtrust.PPOPenalty()]
+ALGORITHMS = [
+    jtrust.TRPO(), jtrust.PPO(),
+    *(pytest.param(a, marks=pytest.mark.nightly) for a in (jtrust.NPG(), jtrust.PPOPenalty())),
+]
 
 
 class Breakable(Point):
@@ -51,6 +54,7 @@ def test_no_algorithm_learns_to_break_the_simulator(algorithm):
     assert share[-4:].mean() < 0.5 * share[0]
 
 
+@pytest.mark.nightly
 def test_with_no_weight_in_the_surrogate_either_breaking_would_pay(monkeypatch):
     """Why such steps count there as worse than others; as if they were average is as if not at
     all."""

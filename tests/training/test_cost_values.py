@@ -103,6 +103,7 @@ def test_cost_advantages_are_those_of_a_plain_loop():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_estimated_sum_is_that_of_the_episodes_that_end():
     """Of a policy that stays as it is: a rate times a length is a mean sum."""
     trainer = trainer_of(jtrust.CPO(cost_limits=LIMITS, max_kl=1e-9), num_envs=64)
@@ -167,6 +168,7 @@ def test_two_devices_are_one(name):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_truncations_valued_after_the_loop_as_on_an_accelerator_come_to_the_same(monkeypatch):
     algorithm = jtrust.CPO(cost_limits=LIMITS)
     _, at_once = iterated(trainer_of(algorithm), 3)

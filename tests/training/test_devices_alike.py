@@ -14,7 +14,6 @@ from tests.conftest import Point
 
 pytestmark = pytest.mark.slow
 
-COUNTS = [1, 2, 3, 4, 6, 8]
 SMALL = jtrust.NetworkConfig(policy_layers=(16,), value_layers=(16,))
 
 
@@ -64,7 +63,8 @@ def assert_alike(first, second, values=lambda state: state.value, rtol=2e-3):
 
 
 @pytest.mark.parametrize(("algorithm", "devices"), [
-    *((jtrust.TRPO, count) for count in COUNTS[1:]), (jtrust.PPO, 3),
+    *(pytest.param(jtrust.TRPO, count, marks=pytest.mark.nightly) for count in (2, 3, 4, 6)),
+    (jtrust.TRPO, 8), (jtrust.PPO, 3),
 ])
 def test_24_environments_go_the_same_way_on_any_number_of_devices(algorithm, devices):
     """Three to twenty-four on each: groups of eight start states reach over devices."""
@@ -74,7 +74,9 @@ def test_24_environments_go_the_same_way_on_any_number_of_devices(algorithm, dev
     )
 
 
-@pytest.mark.parametrize(("num_envs", "devices"), [(8, 2), (12, 4)])
+@pytest.mark.parametrize(("num_envs", "devices"), [
+    pytest.param(8, 2, marks=pytest.mark.nightly), (12, 4),
+])
 def test_other_numbers_of_environments_do_too(num_envs, devices):
     algorithm = jtrust.TRPO(value_minibatches=4)
     assert_alike(
@@ -82,6 +84,7 @@ def test_other_numbers_of_environments_do_too(num_envs, devices):
     )
 
 
+@pytest.mark.nightly
 def test_starts_that_are_not_finite_are_replaced_alike():
     algorithm = jtrust.TRPO(value_minibatches=4)
     assert_alike(

@@ -35,6 +35,14 @@ def by_name(algorithm):
     return algorithm.name + fixed
 
 
+def by_day(*names):
+    """All algorithms, those that are not named at night alone."""
+    return pytest.mark.parametrize("algorithm", [
+        pytest.param(a, id=by_name(a), marks=[pytest.mark.nightly] * (by_name(a) not in names))
+        for a in ALGORITHMS
+    ])
+
+
 def run(trainer, key, iterations):
     iterate = jax.jit(trainer.iterate, donate_argnums=0)
     state, rows = trainer.init(key), []
@@ -53,7 +61,7 @@ def host(tree):
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=by_name)
+@by_day("trpo", "ppo", "trpl")
 def test_every_algorithm_learns_reports_the_same_metrics_and_keeps_its_trust_region(
     point, algorithm
 ):
@@ -69,7 +77,7 @@ def test_every_algorithm_learns_reports_the_same_metrics_and_keeps_its_trust_reg
     assert iterate._cache_size() == 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=by_name)
+@by_day("trpo", "ppo")
 def test_eight_shards_and_one_make_the_same_iteration(point, algorithm):
     results = []
     for devices in (1, 8):
@@ -156,6 +164,7 @@ def test_iterate_is_pure_and_the_key_decides(point):
     assert not np.array_equal(first.episodes.state.obs, other.episodes.state.obs)
 
 
+@pytest.mark.nightly
 def test_the_policy_does_what_it_did_after_its_normaliser_has_moved(point):
     trainer = jtrust.make_trainer(point, jtrust.TRPO(), num_envs=64, unroll_length=8, devices=1)
     state, _, _ = run(trainer, jax.random.key(0), 3)

@@ -45,8 +45,11 @@ def trained(env, algorithm, iterations=4):
 
 
 @pytest.mark.parametrize(("algorithm", "reward", "fails"), [
-    (jtrust.TRPO(), 0.0, False), (jtrust.TRPO(), 0.0, True), (jtrust.TRPO(), 1.0, False),
-    (jtrust.NPG(), 1.0, False), (jtrust.PPO(), 1.0, False), (jtrust.PPOPenalty(), 0.0, False),
+    (jtrust.TRPO(), 0.0, True), (jtrust.PPO(), 1.0, False),
+    *(pytest.param(*case, marks=pytest.mark.nightly) for case in (
+        (jtrust.TRPO(), 0.0, False), (jtrust.TRPO(), 1.0, False), (jtrust.NPG(), 1.0, False),
+        (jtrust.PPOPenalty(), 0.0, False),
+    )),
 ], ids=lambda x: getattr(x, "name", x))
 def test_a_constant_reward_moves_no_policy(algorithm, reward, fails):
     """Not the policy, nor Adam's moments, nor a rate or coefficient that adapts."""
@@ -67,7 +70,9 @@ def test_a_constant_reward_moves_no_policy(algorithm, reward, fails):
         np.array_equal, start.value, end.value))  # values are fitted all the same
 
 
-@pytest.mark.parametrize("algorithm", [jtrust.TRPO(), jtrust.PPO()], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [
+    jtrust.TRPO(), pytest.param(jtrust.PPO(), marks=pytest.mark.nightly),
+], ids=lambda a: a.name)
 def test_failing_under_a_constant_reward_is_a_signal(algorithm):
     _, _, rows, _ = trained(Constant(1.0, True), algorithm)
     assert all(row["policy/accepted"] == 1 and row["policy/kl"] > 1e-6 for row in rows)

@@ -75,6 +75,8 @@ def test_what_is_remembered_ends_with_the_episode(branch):
     assert not trajectory.starts[0].any()
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trainer_remembers_from_one_rollout_to_the_next():
     """Carries of both networks, and values, against the networks applied step by step."""
     trainer = made(jtrust.TRPO(), network=dataclasses.replace(GRU, memory="lstm"))
@@ -135,7 +137,9 @@ def test_minibatches_are_of_whole_environments_the_same_on_any_shards():
 @pytest.mark.parametrize("algorithm", [
     jtrust.PPO(minibatches=4),
     jtrust.NPG(parts=2, value_rounds=3, value_solver="gauss-newton", max_kl=0.02),
-    jtrust.PPOPenalty(parts=2, value_rounds=2, max_kl=0.05),
+    pytest.param(
+        jtrust.PPOPenalty(parts=2, value_rounds=2, max_kl=0.05), marks=pytest.mark.nightly,
+    ),
 ])
 def test_every_algorithm_keeps_to_its_trust_region_with_memory(algorithm):
     trainer = made(algorithm)

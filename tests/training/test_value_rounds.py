@@ -70,7 +70,9 @@ def errors(rounds, solver, iterations=1, gae_lambda=0.5, value_lambda=None):
     return float(np.abs(np.asarray(found) - true_values()).max()), metrics
 
 
-@pytest.mark.parametrize("solver", ["adam", "gauss-newton"])
+@pytest.mark.parametrize("solver", [
+    pytest.param("adam", marks=pytest.mark.nightly), "gauss-newton",
+])
 def test_rounds_bring_values_to_those_of_bellmans_equation_within_one_rollout(solver):
     once, _ = errors(1, solver)
     often, metrics = errors(40, solver)
@@ -90,6 +92,7 @@ def test_each_round_of_exact_fits_contracts_the_error_as_the_operator_does():
     assert found[2] < max(found[1] * bound**2, rounding)
 
 
+@pytest.mark.nightly
 def test_a_longer_look_for_the_targets_alone_needs_fewer_rounds():
     short, _ = errors(3, "gauss-newton")
     long, _ = errors(3, "gauss-newton", value_lambda=1.0)
@@ -124,8 +127,11 @@ def test_one_round_is_one_fit_after_the_update():
     jax.tree.map(np.testing.assert_array_equal, plain, named)
 
 
-@pytest.mark.parametrize("kind", [jtrust.TRPO, jtrust.PPO])
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize(("kind", "devices"), [
+    (jtrust.TRPO, 3),
+    *(pytest.param(kind, count, marks=pytest.mark.nightly)
+      for kind, count in ((jtrust.TRPO, 2), (jtrust.PPO, 2), (jtrust.PPO, 3))),
+])
 def test_parts_and_rounds_go_the_same_way_on_several_devices(kind, devices):
     # Damped, for conjugate gradients magnify the order of sums as much as G is ill-conditioned.
     algorithm = kind(parts=4, value_rounds=3, value_solver="gauss-newton", value_damping=0.1)
