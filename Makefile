@@ -2,7 +2,7 @@
 #   make train    train TRPO on brax/inverted_pendulum, then evaluate what it trained
 #   make test     run the tests: some 25 minutes on two cores
 #   make test-fast   run those that take seconds
-#   make test-nightly   run all of them, those too that take a minute each
+#   make test-nightly   run all of them, those too that others cover mostly
 #   make lint     ruff and mypy
 #   make docs     build the documentation site into build/site; every warning is an error
 #   make docs-serve   show it at http://127.0.0.1:8000, built again when a page changes

@@ -55,7 +55,6 @@ def test_the_best_is_that_of_the_highest_mean_over_seeds(found):
         assert told["discount"] == t["settings"]["discount"]
 
 
-@pytest.mark.nightly
 def test_the_best_meets_the_defaults_with_fresh_seeds(found):
     run_dir, result = found
     best, defaults = result.comparison.settings
@@ -81,6 +80,7 @@ class Killed(Exception):
     """Stands for a process that ends in the middle."""
 
 
+@pytest.mark.nightly
 def test_a_search_that_was_cut_off_goes_on(found, tmp_path):
     from jtrust.sweeps.progress import SilentSweep
 
