@@ -83,29 +83,49 @@ def action_repeat(environment: Any, n: int) -> Environment:
     )
 
 
-def frame_stack(environment: Any, n: int) -> Environment:
-    """Observations become the last `n`, [n O], oldest first; at the start, the first `n` times."""
+def frame_stack(environment: Any, n: int, differences: bool = False) -> Environment:
+    """Observations become the last `n`, [n O], oldest first; at the start, the first `n` times.
+
+    Args:
+      environment: whose observation is [O], or a dictionary of such.
+      n: how many.
+      differences: of all but the newest, show by how much the next one differs. A network can
+        tell both from either, but of observations close in time the difference is a small part
+        of each, and the running normaliser gives it a scale of its own.
+    """
     environment = _described(environment)
     n = checks.whole_number("n", n, example=4)
+    checks.truth_value("differences", differences)
+
+    def shown(stack):
+        if not differences:
+            return stack
+
+        def of(x):
+            frames = x.reshape(n, -1)
+            return jnp.concatenate([jnp.diff(frames, axis=0), frames[-1:]]).reshape(-1)
+
+        return jax.tree.map(of, stack)
 
     def reset(key, *variation):
         state = environment.reset(key, *variation)
         stack = jax.tree.map(lambda x: jnp.tile(x, n), environment.used(state.obs))
-        return _plain(state, obs=stack)
+        return _plain(state, obs=shown(stack), own=stack if differences else ())
 
     def step(state, action, *variation):
         new = environment.step(state.inner, action, *variation)
         stack = jax.tree.map(
             lambda old, x: jnp.concatenate([old[x.shape[0]:], x]),
-            state.obs, environment.used(new.obs),
+            state.own if differences else state.obs, environment.used(new.obs),
         )
-        return _plain(new, obs=stack)
+        return _plain(new, obs=shown(stack), own=stack if differences else ())
 
     observation = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((n * x.shape[0],), x.dtype),
         environment.used(environment.observation),
     )
-    return _changed(environment, f"frame_stack({n})", reset, step, observation=observation)
+    what = f"frame_stack({n}{',differences' if differences else ''})"
+    return _changed(environment, what, reset, step, observation=observation)
 
 
 def hide(environment: Any, indices: Sequence[int]) -> Environment:

@@ -72,7 +72,7 @@ def make_policy_network(
     else:
         module = GaussianPolicy(config, action.size, on_cpu, behind)
     if config.memory is not None:
-        return recurrent(config, config.policy_layers, module)
+        return recurrent(config, inputs, config.policy_layers, module)
     return FeedForward(module, config.precision)
 
 
@@ -86,5 +86,5 @@ def make_value_network(
             return custom_memory_value(custom, inputs, config.precision)
         return custom_value(custom, inputs, config.precision)
     if config.memory is not None:
-        return recurrent(config, config.value_layers, Value(config, on_cpu, 1))
+        return recurrent(config, inputs, config.value_layers, Value(config, on_cpu, 1))
     return FeedForward(Value(config, on_cpu), config.precision)

@@ -58,6 +58,9 @@ class NetworkConfig:
       memory: what both networks remember an episode by, behind their first hidden layer: "gru",
         "lstm" or "s5", or None for networks that read one observation; docs/do/memory.md.
       memory_size: numbers that it remembers in each layer of state.
+      change_gain: what networks with memory multiply changes of the normalised observation since
+        the step before by, which they read beside it; 0 to leave them out. None for 0.2 seconds
+        over the environment's time step, or 1 where it tells none.
       precision: of all products of matrices in both networks, one of `PRECISIONS`: "highest" is
         full float32 on every device; "high" is three bfloat16 passes on a TPU and TF32 on a GPU;
         "default" is what the device is fastest at, one bfloat16 pass on a TPU. With less than
@@ -74,6 +77,7 @@ class NetworkConfig:
     state_dependent_std: bool = False
     memory: str | None = None
     memory_size: int = 64
+    change_gain: float | None = None
     precision: str = "highest"
 
     def __post_init__(self):
@@ -104,4 +108,6 @@ class NetworkConfig:
                 "memory_size", self.memory_size,
                 "must be even for s5, whose states are complex numbers, such as 64",
             )
+        if self.change_gain is not None:
+            checks.real_number("change_gain", self.change_gain, minimum=0, maximum=1e4, example=20)
         checks.one_of("precision", self.precision, PRECISIONS)

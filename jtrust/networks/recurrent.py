@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jtrust.networks.cells import Cell, Gated, scan_steps
+from jtrust.networks.changes import Changes
 from jtrust.networks.config import ACTIVATIONS, INITIALIZATIONS, NetworkConfig
 from jtrust.networks.mlp import FeedForward
 from jtrust.networks.protocol import Carry, Params
@@ -80,27 +81,34 @@ class WithMemory:
 class Recurrent(WithMemory):
     """Normalised observations -> layer -> cell -> head, for policies and values.
 
-    The layer and the head know one step each; over time only the cell is unrolled.
+    The head reads the layer, too, and so need not wait for a cell that has to learn first to let
+    through what it is given. Over time only the cell is unrolled.
 
     Attributes:
       layer: the first hidden layer, which reads the normalised observation.
+      changes: what it reads of the step before; None for nothing.
       activation: behind it, one of `ACTIVATIONS`.
       cell: what remembers.
-      head: one of the modules of mlp.py, on what the cell gives.
+      head: one of the modules of mlp.py, on what cell and layer give.
     """
 
     layer: nn.Dense
+    changes: Changes | None
     activation: str
     cell: Cell
     head: FeedForward
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
-        return self.cell.initial_carry(batch_shape)
+        before = () if self.changes is None else self.changes.initial_carry(batch_shape)
+        return self.cell.initial_carry(batch_shape), before
 
     def fold_input(
         self, params: Params, old: RunningStatistics, new: RunningStatistics
     ) -> Params:
-        return {**params, "input": fold_input(params["input"], old, new)}
+        folded = {**params, "input": fold_input(params["input"], old, new)}
+        if self.changes is not None:
+            folded["changes"] = self.changes.fold(params["changes"], old, new)
+        return folded
 
     def fold_output(
         self, params: Params, old: RunningStatistics, new: RunningStatistics
@@ -121,40 +129,66 @@ class Recurrent(WithMemory):
         return dataclasses.replace(self, precision=precision, head=head)
 
     def _init(self, key: jax.Array, x: jax.Array) -> Params:
-        layer_key, cell_key, head_key = jax.random.split(key, 3)
-        layer = self.layer.init(layer_key, x)["params"]
-        u = self._read({"input": layer}, x)
-        cell = self.cell.init(cell_key, u)
-        output, _ = self.cell.step(cell, self.initial_carry(), u)
-        return {"input": layer, "cell": cell, "head": self.head.init(head_key, output)}
+        layer_key, cell_key, head_key, changes_key = jax.random.split(key, 4)
+        params = {"input": self.layer.init(layer_key, x)["params"]}
+        if self.changes is not None:
+            params["changes"] = self.changes.init(changes_key)
+        carry, before = self.initial_carry()
+        u, _ = self._read(params, before, x)
+        params["cell"] = self.cell.init(cell_key, u)
+        output, _ = self.cell.step(params["cell"], carry, u)
+        return {**params, "head": self.head.init(head_key, beside(output, u))}
 
-    def _read(self, params: Params, x: jax.Array) -> jax.Array:
+    def _read(
+        self, params: Params, before: Any, x: jax.Array, starts: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """(the first layer [..., H], what to remember) for one step, or for all with `starts`."""
         read: Any = self.layer.apply({"params": params["input"]}, x)
-        return ACTIVATIONS[self.activation](read)
+        if self.changes is not None:
+            own = params["changes"]
+            added, before = (
+                self.changes.step(own, before, x) if starts is None
+                else self.changes.unroll(own, before, x, starts)
+            )
+            read += added
+        return ACTIVATIONS[self.activation](read), before
 
     def _step(self, params: Params, carry: Carry, x: jax.Array) -> tuple[Any, Carry]:
-        output, carry = self.cell.step(params["cell"], carry, self._read(params, x))
-        return self.head(params["head"], output), carry
+        carry, before = carry
+        u, before = self._read(params, before, x)
+        output, carry = self.cell.step(params["cell"], carry, u)
+        return self.head(params["head"], beside(output, u)), (carry, before)
 
     def _unroll(
         self, params: Params, carry: Carry, x: jax.Array, starts: jax.Array
     ) -> tuple[Any, Carry]:
-        u = self._read(params, x)
+        carry, before = carry
+        u, before = self._read(params, before, x, starts)
         outputs, carry = self.cell.unroll(params["cell"], carry, u, starts)
-        return self.head(params["head"], outputs), carry
+        return self.head(params["head"], beside(outputs, u)), (carry, before)
 
 
-def recurrent(config: NetworkConfig, layers: tuple[int, ...], head: nn.Module) -> Recurrent:
+def beside(output: jax.Array, u: jax.Array) -> jax.Array:
+    """What the head reads, [..., M + H]."""
+    return jnp.concatenate([output, u], axis=-1)
+
+
+def recurrent(
+    config: NetworkConfig, inputs: int, layers: tuple[int, ...], head: nn.Module
+) -> Recurrent:
     """A network with the memory that a configuration names.
 
     Args:
       config: shape and precision; `memory` is not None.
+      inputs: O, numbers in an observation.
       layers: hidden layer sizes of the network, of which the first stands before the memory.
       head: on what the memory gives; it has the others.
     """
     gain, init = INITIALIZATIONS[config.initialization]
+    change_gain = 1.0 if config.change_gain is None else config.change_gain
+    changes = Changes(inputs, layers[0], change_gain, init(gain)) if change_gain else None
     return Recurrent(
-        nn.Dense(layers[0], kernel_init=init(gain)), config.activation,
+        nn.Dense(layers[0], kernel_init=init(gain)), changes, config.activation,
         _CELLS[config.memory](config.memory_size),  # type: ignore[index]
         FeedForward(head, config.precision), precision=config.precision,
     )

@@ -18,6 +18,7 @@ from jtrust.environments.compact import compact
 from jtrust.environments.mjx_devices import use_local_devices_where_loaded
 from jtrust.environments.warp_physics import check_devices
 from jtrust.networks import NetworkConfig, has_memory
+from jtrust.networks.changes import default_gain
 from jtrust.training.mesh import default_num_envs, find_devices, make_mesh
 from jtrust.training.trainer import Trainer
 
@@ -94,6 +95,8 @@ def make_trainer(
     algorithm = _instance("algorithm", algorithm, Algorithm, "such as jtrust.TRPO()")
     algorithm.check_environment(environment)
     network = _instance("network", network or NetworkConfig(), NetworkConfig)
+    if network.memory is not None and network.change_gain is None:
+        network = dataclasses.replace(network, change_gain=default_gain(environment.dt))
     gae = algorithm.gae() if gae is None else _instance("gae", gae, GAE)
     value_fit = (
         algorithm.value_fit() if value_fit is None

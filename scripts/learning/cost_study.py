@@ -60,7 +60,9 @@ TASKS = {
     "inverted_double_pendulum_torque": Task(
         "safe/inverted_double_pendulum_torque", {"torque": 100.0}, (1.0, 4.0, 16.0), 600_000
     ),
-    "reacher_torque": Task("safe/reacher_torque", {"torque": 50.0}, (0.3, 1.0, 3.0), 600_000),
+    "reacher_torque": Task(
+        "safe/reacher_torque", {"torque": 50.0}, (0.3, 1.0, 3.0), 1_200_000
+    ),
 }
 METHODS = {
     "CPO": jtrust.CPO, "TRPO, multipliers": jtrust.TRPOLagrangian,

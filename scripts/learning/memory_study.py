@@ -4,8 +4,9 @@
     python -m scripts.learning.memory_study      # table and figure of the runs that are kept
 
 An arm is ALGORITHM-NETWORK-OBSERVATION: `trpo` or `ppo`; `mlp`, `gru`, `lstm` or `s5`; `full`,
-`hidden` (no velocities) or `stacked` (the last four observations without velocities). The runs of
-an arm are one program. Writes runs/TASK-ARM.json, study.md and study.svg in docs/evidence/memory/.
+`hidden` (no velocities), `stacked` (the last four observations without velocities) or `changes`
+(the last one, and the three changes that led to it). The runs of an arm are one program. Writes
+runs/TASK-ARM.json, study.md and study.svg in docs/evidence/memory/.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ PAGES = Path(__file__).resolve().parents[2] / "docs/evidence/memory"
 SEEDS, POINTS, STACKED = 5, 8, 4
 ALGORITHMS = ("trpo", "ppo")
 IN_MAZE = ("mlp-full", "gru-full", "lstm-full", "s5-full")
-NETWORKS = ("mlp-full", "mlp-hidden", "mlp-stacked", "gru-hidden", "lstm-hidden", "s5-hidden")
+NETWORKS = (
+    "mlp-full", "mlp-hidden", "mlp-stacked", "mlp-changes", "gru-hidden", "lstm-hidden",
+    "s5-hidden",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Task:
       steps: environment steps of a run.
       velocities: where they are in an observation.
       networks: arms, behind the algorithm.
-      settings: of the algorithm, beside its defaults.
+      settings: of all arms, beside the defaults.
+      of_trpo: of those of TRPO.
     """
 
     env: str
@@ -47,11 +52,14 @@ class Task:
     velocities: tuple[int, ...] = ()
     networks: tuple[str, ...] = NETWORKS
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    of_trpo: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 TASKS = {
-    "hopper": Task("brax/hopper", {"backend": "spring"}, 1_000_000, tuple(range(5, 11))),
-    "CartpoleSwingup": Task("playground/CartpoleSwingup", {}, 2_000_000, (3, 4)),
+    "hopper": Task("brax/hopper", {"backend": "spring"}, 2_000_000, tuple(range(5, 11))),
+    "CartpoleSwingup": Task(
+        "playground/CartpoleSwingup", {}, 5_000_000, (3, 4), of_trpo={"damping": 0.01}
+    ),
     "t_maze": Task(
         "examples.t_maze:make", {"length": 10}, 250_000, (), IN_MAZE, {"discount": 0.98}
     ),
@@ -67,7 +75,9 @@ def environment_of(task: Task, observation: str) -> Any:
     if observation == "full":
         return environment
     hidden = wrappers.hide(environment, task.velocities)
-    return hidden if observation == "hidden" else wrappers.frame_stack(hidden, STACKED)
+    if observation == "hidden":
+        return hidden
+    return wrappers.frame_stack(hidden, STACKED, differences=observation == "changes")
 
 
 def run(name: str, arm: str) -> None:
@@ -78,8 +88,9 @@ def run(name: str, arm: str) -> None:
     algorithm, network, observation = arm.split("-")
     iterations = -(-task.steps // (64 * 64))
     start = time.time()
+    made = jtrust.TRPO(**task.of_trpo) if algorithm == "trpo" else jtrust.PPO()
     found = jtrust.train_many(
-        environment_of(task, observation), {"trpo": jtrust.TRPO, "ppo": jtrust.PPO}[algorithm](),
+        environment_of(task, observation), made,
         **task.settings, seeds=SEEDS, total_steps=task.steps, num_envs=64, unroll_length=64,
         memory=None if network == "mlp" else network, evaluate_every=iterations // POINTS,
     )

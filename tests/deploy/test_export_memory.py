@@ -44,6 +44,8 @@ def test_onnx_remembers_as_the_policy_does(tmp_path, memory, action, stochastic,
     runtime = onnx_format.Runtime(tmp_path / "p.onnx")
     found = compare(acting, runtime.batches, runtime.name)
     assert found.largest_difference < 1e-5
+    # Beside the cell's, the observation before, and whether there is one.
+    carries = [*carries, *acting.inputs[0].shape, 1]
     names = [x.name for x in acting.inputs]
     assert names == ["observations"] + ["noise"] * stochastic + [
         f"carry_{i}" for i in range(len(carries))
@@ -63,13 +65,13 @@ def test_a_file_that_forgets_is_found_out(tmp_path):
     runtime = onnx_format.Runtime(tmp_path / "p.onnx")
 
     def forgetful(batches):
-        return runtime.batches([(x, np.zeros_like(carry)) for x, carry in batches])
+        return runtime.batches([(x, *map(np.zeros_like, carry)) for x, *carry in batches])
 
     with pytest.raises(ExportFailed, match="does not act as the policy does"):
         compare(acting, forgetful, "forgetful")
 
     def stale(batches):
-        return [[y[0], x[1]] for x, y in zip(batches, runtime.batches(batches), strict=True)]
+        return [[y[0], *x[1:]] for x, y in zip(batches, runtime.batches(batches), strict=True)]
 
     with pytest.raises(ExportFailed):
         compare(acting, stale, "stale")

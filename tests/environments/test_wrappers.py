@@ -111,6 +111,20 @@ def test_frames_are_stacked_oldest_first_and_start_as_copies():
         np.testing.assert_allclose(obs[t], np.concatenate(frames), rtol=1e-6)
 
 
+def test_stacked_differences_tell_the_frames():
+    ladder = describe(Ladder(), "ladder")
+    actions = jnp.asarray([[1.0], [2.0], [0.5], [-1.0]])
+    first, (frames, *rest) = roll(wrappers.frame_stack(ladder, 3), actions)
+    environment = wrappers.frame_stack(ladder, 3, differences=True)
+    start, (obs, *same) = roll(environment, actions)
+    assert environment.name.endswith("+frame_stack(3,differences)")
+    for told, expected in zip([start, *obs], [first, *frames], strict=True):
+        before, last, newest = np.asarray(expected).reshape(3, 2)
+        expected = np.concatenate([last - before, newest - last, newest])
+        np.testing.assert_allclose(told, expected, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, same, rest)
+
+
 def test_what_is_hidden_is_left_out_of_what_the_policy_reads_alone():
     actions = jnp.asarray([[1.0], [2.0]])
     plain, hidden = describe(Ladder(), "ladder"), wrappers.hide(Ladder(), (1,))

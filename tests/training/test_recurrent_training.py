@@ -196,7 +196,8 @@ def test_a_run_with_memory_goes_on_exactly_and_is_a_member_of_a_sweep(tmp_path):
     )
     assert step == other == 64 * 6 and set(ours) == set(theirs)
     remembered = [key for key in ours if "memory" in key]
-    assert len(remembered) == 2 and all(np.abs(ours[key]).max() > 0.01 for key in remembered)
+    # Of policy and value each: the cell's, the observation before, whether there is one.
+    assert len(remembered) == 6 and all(np.abs(ours[key]).max() > 0.01 for key in remembered)
     for key, value in ours.items():
         np.testing.assert_array_equal(value, theirs[key])
 
