@@ -168,23 +168,25 @@ def figure(found: dict[str, dict[str, dict]], path: Path) -> None:
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     fig, grid = plt.subplots(
-        len(found), 2, figsize=(9, 3.2 * len(found)), layout="constrained", squeeze=False,
+        len(found), 2, figsize=(11, 3.2 * len(found)), layout="constrained", squeeze=False,
         sharey="row",
     )
     names = dict.fromkeys((*NETWORKS, *IN_MAZE))
     colours = {network: f"C{i}" for i, network in enumerate(names)}
     for row, (task, arms) in zip(grid, found.items(), strict=True):
         for axes, algorithm in zip(row, ALGORITHMS, strict=True):
-            axes.set_title(f"{task}, {algorithm.upper()}")
             for arm, runs in arms.items():
                 own, network = arm.split("-", 1)
                 if own == algorithm:
+                    axes.set_title(f"{task}, {algorithm.upper()}")
                     _curve(axes, runs, network, colours[network])
             axes.set_xlabel("million steps")
         row[0].set_ylabel("return")
     for axes in grid.flat:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        else:
+            axes.set_axis_off()
     fig.savefig(path, metadata={"Date": None})
 
 
