@@ -68,7 +68,10 @@ def hour(place: Path, installed: bool, small: bool) -> list[tuple[str, float]]:
     if installed:
         before += f'jtrust() {{ "{sys.executable}" -m jtrust "$@"; }}\n'
     else:
-        code = install.code.replace("REPOSITORY_URL", str(ROOT))
+        source = place / "from" / "jtrust"  # cloned by this name, whatever the checkout's is
+        source.parent.mkdir()
+        source.symlink_to(ROOT, target_is_directory=True)
+        code = install.code.replace("REPOSITORY_URL", str(source))
         rows.append(_type("install", before + code, installed))
         before += "cd jtrust\n. .venv/bin/activate\n"
     for block in others:
