@@ -41,7 +41,7 @@ def test_counts(kind, name, value):
     (jtrust.PPO, {"clip": 1.5}), (jtrust.PPO, {"learning_rate": 0}),
     (jtrust.PPO, {"max_gradient_norm": 0}), (jtrust.PPO, {"entropy_cost": -1}),
     (jtrust.PPOPenalty, {"target_kl": 0.2, "max_kl": 0.1}),
-    (jtrust.PPOPenalty, {"kl_coefficient": 0}),
+    (jtrust.PPOPenalty, {"kl_coefficient": 0}), (jtrust.PPO, {"memory_rate": -0.1}),
     (jtrust.TRPL, {"projection": "frob"}), (jtrust.TRPL, {"projection": None}),
     (jtrust.TRPL, {"mean_bound": 0}), (jtrust.TRPL, {"cov_bound": float("nan")}),
     (jtrust.TRPL, {"trust_region_coeff": -1.0}), (jtrust.TRPL, {"mean_bound": "wide"}),

@@ -20,6 +20,7 @@ from jtrust.algorithms.surrogate import (
     Limits,
     Surrogate,
     deviation_mask,
+    memory_mask,
     policy_metrics,
 )
 from jtrust.algorithms.trees import Params, finite, tree_add
@@ -83,6 +84,8 @@ class ProximalPolicy(ActorCritic):
         parts aims at its share.
       adaptive: whether the algorithm follows the divergence: PPO by its learning rate, PPO with
         penalty by the penalty's coefficient.
+      memory_rate: multiple of the learning rate for the weights of a policy's memory, and for those
+        that read it.
     """
 
     minibatched: ClassVar[tuple[str, ...]] = ("minibatches",)
@@ -94,6 +97,7 @@ class ProximalPolicy(ActorCritic):
     max_gradient_norm: float = 1.0
     target_kl: float = by_size(0.01)
     adaptive: bool = static(True)
+    memory_rate: float = 0.1
 
     def __post_init__(self):
         super().__post_init__()
@@ -102,20 +106,26 @@ class ProximalPolicy(ActorCritic):
         checks.real_number("max_gradient_norm", self.max_gradient_norm, above=0, example=1.0)
         checks.real_number("target_kl", self.target_kl, above=0, example=0.01)
         checks.truth_value("adaptive", self.adaptive)
+        checks.real_number("memory_rate", self.memory_rate, minimum=0, example=0.1)
 
     def optimizer(
         self, params: Params, rate_scale: jax.Array | float = 1.0,
-        deviation: Params | None = None,
+        deviation: Params | None = None, memory: Params | None = None,
     ) -> optax.GradientTransformation:
         """Adam on flat gradients of bounded norm, its rate scaled for all but the deviation.
 
         A deviation that is a parameter of its own (`log_std`) moves the policy in every state at
         once. At a rate that moves the means by enough it would be gone before they are learned.
 
+        What is remembered tells episodes of a batch apart, and so can fit the noise in each one's
+        advantages. At the rate of the other weights that takes up most of the divergence that an
+        update may use, and the rate falls to a fifth of what it is without memory.
+
         Args:
           params: of the policy.
           rate_scale: [].
           deviation: which of them are a deviation, 0 or 1 each; None for none.
+          memory: which of them make or read what is remembered, `memory_mask`; None for none.
         """
         if deviation is None:
             deviation = jax.tree.map(lambda _: 0.0, params)
@@ -123,6 +133,12 @@ class ProximalPolicy(ActorCritic):
             lambda x, m: jnp.broadcast_to(jnp.where(m > 0, 1.0, rate_scale), x.shape),
             params, deviation,
         ))
+        if memory is not None:
+            of_memory, _ = ravel_pytree(jax.tree.map(
+                lambda x, m: jnp.broadcast_to(jnp.where(m, self.memory_rate, 1.0), x.shape),
+                params, memory,
+            ))
+            scales *= of_memory
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),
             optax.adam(self.learning_rate, eps=1e-5),
@@ -198,10 +214,13 @@ class ProximalPolicy(ActorCritic):
             return tuple(jnp.mean(jnp.stack(losses), axis=1))
 
         with jax.named_scope("policy_gradient"):
-            mask = deviation_mask(distribution_fn, params)
+            optimizer = self.optimizer(
+                params, state.rate_scale, deviation_mask(distribution_fn, params),
+                memory_mask(distribution_fn, params),
+            )
             new_params, optimizer_state, _, skipped, outside = minibatch_sgd(
-                loss_fn, self.optimizer(params, state.rate_scale, mask), params, state.optimizer,
-                data, batch.environment_keys, self.epochs, self.minibatches, axis_name,
+                loss_fn, optimizer, params, state.optimizer, data, batch.environment_keys,
+                self.epochs, self.minibatches, axis_name,
             )
         # Nothing may move where rewards say nothing, and nothing did where no gradient was finite.
         # Nor can a move be judged by a batch that is not finite itself.

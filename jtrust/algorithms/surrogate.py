@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jtrust.algorithms.batch import Batch, flatten_time
 from jtrust.algorithms.trees import Params, tree_dot
@@ -175,6 +176,16 @@ def deviation_mask(distribution_fn: DistributionFn, params: Params) -> Params:
     """
     none = lambda params: jax.tree.map(lambda _: False, params)  # noqa: E731
     return jax.tree.map(float, getattr(distribution_fn, "deviation", none)(params))
+
+
+def memory_mask(distribution_fn: DistributionFn, params: Params) -> Params | None:
+    """Which parameters make or read what a policy remembers, bool; None where none do.
+
+    Like `params`, each leaf of a shape that broadcasts to theirs (`PolicyNetwork.of_memory`).
+    """
+    of_memory = getattr(distribution_fn, "of_memory", None)
+    mask = None if of_memory is None else of_memory(params)
+    return mask if any(np.any(leaf) for leaf in jax.tree.leaves(mask)) else None
 
 
 def policy_metrics(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jtrust import checks
 from jtrust.environments.base import ActionSpace
 from jtrust.networks.custom import CustomPolicy, CustomValue, custom_policy, custom_value
-from jtrust.networks.protocol import Carry, Params
+from jtrust.networks.protocol import Carry, Params, none_of
 from jtrust.networks.recurrent import WithMemory
 from jtrust.networks.running_statistics import RunningStatistics
 
@@ -85,6 +85,10 @@ class CustomMemory(WithMemory):
 
     def deviation(self, params: Params) -> Params:
         return self.memoryless.deviation(params)  # type: ignore[union-attr]
+
+    def of_memory(self, params: Params) -> Params:
+        """None: what a user's module remembers by is its own."""
+        return none_of(params)
 
     def _init(self, key: jax.Array, x: jax.Array) -> Params:
         return self.memoryless.init(key, x)

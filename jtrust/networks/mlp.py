@@ -11,7 +11,7 @@ import numpy as np
 
 from jtrust.distributions import Categorical, DiagonalGaussian, MultiCategorical, TanhGaussian
 from jtrust.networks.config import ACTIVATIONS, INITIALIZATIONS, NetworkConfig
-from jtrust.networks.protocol import Memoryless, Params, named
+from jtrust.networks.protocol import Memoryless, Params, named, none_of
 from jtrust.networks.running_statistics import RunningStatistics, fold_input, fold_output
 
 # Names of the layers next to the normalisers, where a change of statistics is folded in.
@@ -48,6 +48,15 @@ class FeedForward(Memoryless):
 
     def deviation(self, params: Params) -> Params:
         return named(params, (DEVIATION,))
+
+    def reading_all_but(self, last: int, params: Params) -> Params:
+        """Like `params`, bool: rows of the first kernel, [I, 1], that do not read the `last`
+        inputs."""
+        mask = none_of(params)
+        first = _INPUT_LAYER if _INPUT_LAYER in params["params"]["mlp"] else _OUTPUT_LAYER
+        inputs = _layer(params, first)["kernel"].shape[0]
+        rows: Any = np.arange(inputs)[:, None] < inputs - last
+        return _with_layer(mask, first, {**_layer(mask, first), "kernel": rows})
 
 
 def _layer(params: Params, name: str) -> dict[str, jax.Array]:

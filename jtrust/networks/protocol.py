@@ -80,6 +80,11 @@ class PolicyNetwork(Network, Protocol):
         """Like `params`, bool: which are the standard deviation in all states at once."""
         ...
 
+    def of_memory(self, params: Params) -> Params:
+        """Like `params`, bool, of shapes that broadcast to theirs: which make what is remembered,
+        or read it."""
+        ...
+
 
 class ValueNetwork(Network, Protocol):
     """Gives values [...] on the targets' scale."""
@@ -143,11 +148,19 @@ class Memoryless:
     def with_precision(self, precision: str) -> Self:
         return dataclasses.replace(self, precision=precision)
 
+    def of_memory(self, params: Params) -> Params:
+        return none_of(params)
+
     def _init(self, key: jax.Array, x: jax.Array) -> Params:
         raise NotImplementedError
 
     def _outputs(self, params: Params, x: jax.Array) -> Any:
         raise NotImplementedError
+
+
+def none_of(params: Params) -> Params:
+    """Like `params`, bool: none of them."""
+    return jax.tree.map(lambda _: False, params)
 
 
 def named(params: Params, names: tuple[str, ...]) -> Params:

@@ -14,7 +14,7 @@ from jtrust.networks.cells import Cell, Gated, scan_steps
 from jtrust.networks.changes import Changes
 from jtrust.networks.config import ACTIVATIONS, INITIALIZATIONS, NetworkConfig
 from jtrust.networks.mlp import FeedForward
-from jtrust.networks.protocol import Carry, Params
+from jtrust.networks.protocol import Carry, Params, none_of
 from jtrust.networks.running_statistics import RunningStatistics, fold_input
 from jtrust.networks.sequence import Sequence, states
 from jtrust.networks.state_space import S5
@@ -123,6 +123,12 @@ class Recurrent(WithMemory):
 
     def deviation(self, params: Params) -> Params:
         return self.head.deviation(params)
+
+    def of_memory(self, params: Params) -> Params:
+        """The cell, and in the head's first kernel the rows that read its output."""
+        cell = jax.tree.map(lambda _: True, params["cell"])
+        head = self.head.reading_all_but(self.layer.features, params["head"])
+        return {**none_of(params), "cell": cell, "head": head}
 
     def with_precision(self, precision: str) -> Self:
         head = self.head.with_precision(precision)

@@ -4,8 +4,8 @@
     python -m scripts.learning.projection_study --page   # tables and figure of what there is
 
 All seeds of an arm are one program (`scripts/learning/together.py`). TRPO and PPO are those of
-docs/evidence/learning/runs, which are longer; a few short runs of them, of which the KL of the
-state that moved most is kept, are in docs/evidence/projections/others.
+docs/evidence/learning, which are longer; a few short runs of them, of which the KL of the state
+that moved most is kept, are in docs/evidence/projections/others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from scripts import learning_curves
 from scripts.learning.tables import ends, load_all, number, summary, values_at
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES, KEPT = ROOT / "docs/evidence/projections", ROOT / "docs/evidence/learning/runs"
+PAGES, KEPT = ROOT / "docs/evidence/projections", ROOT / "docs/evidence/learning"
+LARGE = ":num_envs=4096"
 # (folder, task, arm, share of the task's steps, seeds), in the order in which they are trained.
 RUNS = (
     ("runs", "hopper", "trpl", 0.4, 5), ("runs", "walker2d", "trpl", 0.4, 5),
     ("others", "hopper", "trpo", 0.06, 3), ("others", "hopper", "ppo", 0.06, 3),
-    ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.2, 5),
-    ("runs", "hopper", "trpl:projection=w2", 0.2, 5),
-    ("runs", "hopper", "trpl:projection=frobenius", 0.2, 5),
+    ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.4, 5),
+    ("large", "hopper", f"trpl{LARGE}", 1.6, 3),
+    ("runs", "hopper", "trpl:projection=w2", 0.4, 5),
+    ("runs", "hopper", "trpl:projection=frobenius", 0.4, 5),
 )
 _COLOURS = {
     "trpo": "#0072B2", "ppo": "#D55E00", "trpl": "#009E73", "trpl:projection=w2": "#CC79A7",
@@ -70,12 +72,16 @@ def keep(folder: str, task: str, arm: str, found: dict[str, Any]) -> None:
 
 
 def beside(data: Runs) -> Runs:
-    """The same with the kept runs of TRPO and PPO on their tasks."""
-    kept = load_all(KEPT)
-    return {
-        task: {arm: runs for arm, runs in kept.get(task, {}).items() if arm in ("trpo", "ppo")}
-        | arms for task, arms in data.items()
-    }
+    """The same with the kept runs of TRPO and PPO on their tasks, with as many environments."""
+    kept = load_all(KEPT / "runs")
+    for task, arms in load_all(KEPT / "batch-size/runs").items():
+        kept[task] = arms | kept.get(task, {})
+    found: Runs = {}
+    for task, arms in data.items():
+        size = LARGE if all(arm.endswith(LARGE) for arm in arms) else ""
+        others = {f"trpo{size}", f"ppo{size}"}
+        found[task] = {arm: of for arm, of in kept.get(task, {}).items() if arm in others} | arms
+    return found
 
 
 def returns(data: Runs) -> list[str]:
@@ -102,7 +108,8 @@ def limits(data: Runs, others: Runs) -> list[str]:
                 [np.asarray(run["train"][name], float) for run in runs]
             )
             share = f"{of('of_limit').max():.6f}" if "of_limit" in runs[0]["train"] else "-"
-            updates = sum(run["train"]["step"][-1] for run in runs) // 4096
+            size = 64 * (4096 if arm.endswith(LARGE) else 64)
+            updates = sum(run["train"]["step"][-1] for run in runs) // size
             lines.append(
                 f"| {task} | {arm} | {updates:,} | {of('largest_kl_max').max():.3g} | "
                 f"{of('kl').mean():.2g} | {share} | {of('step_scale').mean():.2f} | "
@@ -149,16 +156,16 @@ def main() -> None:
     given = parser.parse_args()
     if not given.page:
         train(given.seconds)
-    data, others = load_all(PAGES / "runs"), load_all(PAGES / "others")
+    data, others, large = (load_all(PAGES / name) for name in ("runs", "others", "large"))
     (PAGES / "tables.md").write_text("\n".join([
         "# Trust region projection layers", "",
-        "Written by `python -m scripts.learning.projection_study`. 64 environments, defaults. "
-        "Returns: 32 episodes of the policy's mode, interquartile mean over seeds, its 95 % "
-        "interval, number of seeds. TRPO and PPO are those of "
-        "[learning.md](../learning.md).", "", *returns(data), "",
+        "Written by `python -m scripts.learning.projection_study`. 64 environments where no "
+        "other number stands, defaults. Returns: 32 episodes of the policy's mode, interquartile "
+        "mean over seeds, its 95 % interval, number of seeds. TRPO and PPO are those of "
+        "[learning.md](../learning.md).", "", *returns(data), *returns(large)[2:], "",
         "Over all updates of all seeds; `most of a limit`: the largest share of its limit that a "
         "distance took in a state, 1 at most; `step taken`: the mean part of a move that was left "
-        "after drawing back.", "", *limits(data, others), "",
+        "after drawing back.", "", *limits(data, others), *limits(large, {})[2:], "",
         "![Returns, and the largest KL of a state](returns.svg)",
     ]) + "\n")
     draw(data, others)

@@ -1,14 +1,19 @@
 """PPO follows the divergence of its updates, by its learning rate or by its penalty."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jtrust
 from jtrust.algorithms import Batch
+from jtrust.algorithms.surrogate import deviation_mask, memory_mask
+from jtrust.environments.base import Box
+from jtrust.networks import make_policy_network
 from tests.conftest import Point
 
 pytestmark = pytest.mark.slow
@@ -56,6 +61,28 @@ def test_a_learning_rate_stays_within_ten_times_what_was_given():
         for _ in range(60):
             state = algorithm.adapt(state, jnp.bool_(far), jnp.bool_(short))
         assert state.rate_scale == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("algorithm", [jtrust.PPO, jtrust.PPOPenalty, jtrust.TRPL])
+def test_rates_of_means_deviation_and_memory(algorithm):
+    """Adam's first step is its rate, whatever the gradient: that of each weight by itself."""
+    shape = jtrust.NetworkConfig(policy_layers=(3, 3), memory="gru", memory_size=2)
+    network = make_policy_network(shape, 4, Box(2))
+    params = network.init(jax.random.key(0), jnp.zeros(4))
+    flat, unravel = ravel_pytree(params)
+    optimizer = algorithm(learning_rate=1e-3, memory_rate=0.2).optimizer(
+        params, 5.0, deviation_mask(network, params), memory_mask(network, params)
+    )
+    gradient = jnp.where(jnp.arange(flat.size) % 2 == 0, 0.02, -0.01)
+    steps, _ = optimizer.update(gradient, optimizer.init(flat), flat)
+    rates = jax.tree.map(lambda x: np.abs(x) / 1e-3, unravel(steps))
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3)
+    jax.tree.map(lambda x: close(x, 0.2 * 5), rates["cell"])
+    head = rates["head"]["params"]
+    close(head["mlp"]["input"]["kernel"][:2], 0.2 * 5)
+    close(head["mlp"]["input"]["kernel"][2:], 5)
+    close(head["log_std"], 1)
+    jax.tree.map(lambda x: close(x, 5), (rates["input"], head["mlp"]["output"]))
 
 
 def test_a_rate_ten_times_as_high_moves_the_means_and_not_the_deviation(point):

@@ -76,6 +76,24 @@ def test_all_steps_at_once_are_one_step_after_another_with_resets(memory, kind):
     assert float(jnp.std(jax.tree.leaves(expected[0])[0])) > 1e-3
 
 
+@pytest.mark.parametrize(("memory", "layers"), [("gru", (5, 6)), ("lstm", (5,)), ("s5", (5, 6))])
+def test_a_policy_acts_on_what_it_remembers_by_the_weights_of_memory_alone(memory, layers):
+    network, params, sequence = made(memory, policy_layers=layers, change_gain=0)
+    forgetful = dataclasses.replace(sequence, starts=jnp.ones_like(sequence.starts))
+    assert jnp.abs(network(params, sequence).mean - network(params, forgetful).mean).max() > 1e-2
+    without = jax.tree.map(
+        lambda x, m: jnp.where(m, 0.0, x), params, network.of_memory(params)
+    )
+    found = network(without, sequence).mean
+    np.testing.assert_array_equal(found, network(without, forgetful).mean)
+    # No others are among them: what is left is a network of the first layer and the head.
+    u = jnp.tanh(network.layer.apply({"params": params["input"]}, sequence.observation))
+    remembered = 5 if memory == "s5" else 4
+    read = jnp.concatenate([jnp.zeros((STEPS, COUNT, remembered)), u], axis=-1)
+    expected = network.head(params["head"], read.reshape(STEPS * COUNT, -1)).mean
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("memory", "action"), [
     ("gru", Box(2)), ("lstm", Discrete(3)), ("s5", Bins(1, 3)),
 ])

@@ -134,6 +134,19 @@ def test_minibatches_are_of_whole_environments_the_same_on_any_shards():
 
 
 @pytest.mark.slow
+def test_weights_of_memory_that_have_no_rate_stay():
+    trainer = made(jtrust.PPO(minibatches=4, memory_rate=0.0))
+    state = trainer.init(jax.random.key(0))
+    before = jax.tree.map(np.array, state.policy)
+    mask = trainer.agent.policy_network.of_memory(before)
+    after = trainer.iterate(state)[0].policy
+    moved = jax.tree.map(lambda a, b: np.abs(a - b), after, before)
+    of_memory = jax.tree.map(lambda x, m: np.where(m, x, 0).max(), moved, mask)
+    others = jax.tree.map(lambda x, m: np.where(m, 0, x).max(), moved, mask)
+    assert max(jax.tree.leaves(of_memory)) == 0 and max(jax.tree.leaves(others)) > 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [
     jtrust.PPO(minibatches=4),
     jtrust.NPG(parts=2, value_rounds=3, value_solver="gauss-newton", max_kl=0.02),
