@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jtrust import checks
 from jtrust.distributions import Categorical
 from jtrust.environments.base import ActionSpace, Bins, Box, Discrete
-from jtrust.networks.protocol import Memoryless, Params, named
+from jtrust.networks.protocol import Memoryless, Params, named, names_of
 from jtrust.networks.running_statistics import RunningStatistics, fold_affine, fold_output
 
 _INTERFACE = (
@@ -54,7 +55,8 @@ class CustomPolicy(_Custom):
 
     def deviation(self, params: Params) -> Params:
         """Parameters named as the module's `deviation_parameters` says; `log_std` by default."""
-        return named(params, tuple(getattr(self.module, "deviation_parameters", ("log_std",))))
+        names = getattr(self.module, "deviation_parameters", None)
+        return named(params, ("log_std",) if names is None else tuple(names))
 
 
 class CustomValue(_Custom):
@@ -122,20 +124,30 @@ def custom_policy(
             + ", ".join(found["types"]),
         )
     _check_actions(module, inputs, action, found, *given)
-    _check_deviation(module, variables)
+    check_names(module, variables, "deviation_parameters", lambda path: names_of(path)[-1:])
     return CustomPolicy(module, precision)
 
 
-def _check_deviation(module: nn.Module, variables: Any) -> None:
-    """Raises `BadArgument` where a module names parameters as its deviation that it has not."""
-    names = getattr(module, "deviation_parameters", None)
+def check_names(
+    module: nn.Module, variables: Any, attribute: str,
+    of: Callable[[tuple[Any, ...]], tuple[str, ...]],
+) -> None:
+    """Raises `BadArgument` where a module names what it has not.
+
+    Args:
+      module: the user's.
+      variables: its parameters.
+      attribute: of the module, a tuple of names; it need not have one.
+      of: the names that the parameter at a path goes by.
+    """
+    names = getattr(module, attribute, None)
     if names is None:
         return
     paths = jax.tree_util.tree_leaves_with_path(variables)
-    there = sorted({str(getattr(path[-1], "key", "")) for path, _ in paths})
+    there = sorted({name for path, _ in paths for name in of(path)})
     if isinstance(names, str) or not set(names) <= set(there):
         raise checks.BadArgument(
-            "deviation_parameters", names,
+            attribute, names,
             f"must be a tuple of names of {_name_of(module)}'s parameters: {', '.join(there)}",
         )
 

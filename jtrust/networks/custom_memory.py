@@ -16,8 +16,14 @@ import jax.numpy as jnp
 
 from jtrust import checks
 from jtrust.environments.base import ActionSpace
-from jtrust.networks.custom import CustomPolicy, CustomValue, custom_policy, custom_value
-from jtrust.networks.protocol import Carry, Params, none_of
+from jtrust.networks.custom import (
+    CustomPolicy,
+    CustomValue,
+    check_names,
+    custom_policy,
+    custom_value,
+)
+from jtrust.networks.protocol import Carry, Params, inside, names_of
 from jtrust.networks.recurrent import WithMemory
 from jtrust.networks.running_statistics import RunningStatistics
 
@@ -49,9 +55,14 @@ class OneStep(nn.Module):
         return type(self.module).__name__
 
     @property
-    def deviation_parameters(self) -> tuple[str, ...]:
+    def deviation_parameters(self) -> tuple[str, ...] | None:
         """As the user's module says, if it does."""
-        return self.module.deviation_parameters  # type: ignore[attr-defined]
+        return getattr(self.module, "deviation_parameters", None)
+
+    @property
+    def memory_parameters(self) -> tuple[str, ...]:
+        """As the user's module says, if it does."""
+        return getattr(self.module, "memory_parameters", ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +98,8 @@ class CustomMemory(WithMemory):
         return self.memoryless.deviation(params)  # type: ignore[union-attr]
 
     def of_memory(self, params: Params) -> Params:
-        """None: what a user's module remembers by is its own."""
-        return none_of(params)
+        """Those that the module's `memory_parameters` names, or that are in a module so named."""
+        return inside(params, tuple(self.memoryless.module.memory_parameters))  # type: ignore
 
     def _init(self, key: jax.Array, x: jax.Array) -> Params:
         return self.memoryless.init(key, x)
@@ -110,6 +121,10 @@ def custom_memory_policy(
     """A user's policy network with memory; arguments and errors as for `custom_policy`."""
     memoryless = custom_policy(_one_step("policy_network", module), inputs, action, precision)
     _check_carry("policy_network", memoryless, inputs)
+    of_one_step = jax.eval_shape(memoryless.init, jax.random.key(0), jnp.zeros(inputs))["module"]
+    check_names(
+        memoryless.module, of_one_step["params"]["module"], "memory_parameters", names_of
+    )
     return CustomMemory(memoryless, precision=precision)
 
 

@@ -166,5 +166,17 @@ def none_of(params: Params) -> Params:
 def named(params: Params, names: tuple[str, ...]) -> Params:
     """Like `params`, bool: which of them have one of these names."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) in names, params
+        lambda path, _: bool({*names_of(path)[-1:]} & {*names}), params
     )
+
+
+def inside(params: Params, names: tuple[str, ...]) -> Params:
+    """Like `params`, bool: which of them have one of these names, or are in what has."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: bool({*names_of(path)} & {*names}), params
+    )
+
+
+def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The keys of dictionaries that lead to a leaf."""
+    return tuple(str(part.key) for part in path if hasattr(part, "key"))

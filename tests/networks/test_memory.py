@@ -249,6 +249,49 @@ class WithoutCarry(Leaky):
         return Leaky(self.outputs)(carry, x)[0]
 
 
+class Remembers(Leaky):
+    memory_parameters = ("Dense_0", "spread")
+
+
+class Misnamed(Leaky):
+    memory_parameters = ("Dense_2",)
+
+
+class Unnamed(nn.Module):
+    """Says nothing of its parameters; one of them is a `log_std`."""
+
+    def initial_carry(self, batch_shape):
+        return jnp.zeros(batch_shape)
+
+    @nn.compact
+    def __call__(self, carry, x):
+        spread = self.param("log_std", nn.initializers.zeros, (2,))
+        mean = nn.Dense(2)(x) + carry[..., None]
+        return jtrust.distributions.DiagonalGaussian(mean, spread), carry + x[..., 0]
+
+
+def test_a_module_with_memory_need_not_say_anything_of_its_parameters():
+    network = make_policy_network(jtrust.NetworkConfig(), INPUTS, Box(2), Unnamed())
+    deviation = network.deviation(network.init(jax.random.key(0), jnp.zeros(INPUTS)))
+    assert deviation["module"]["params"]["module"]["log_std"]
+    assert sum(jax.tree.leaves(deviation)) == 1
+
+
+def test_a_module_says_which_of_its_parameters_are_memory():
+    def mask_of(module):
+        network = make_policy_network(jtrust.NetworkConfig(), INPUTS, Box(2), module)
+        return network.of_memory(network.init(jax.random.key(0), jnp.zeros(INPUTS)))
+
+    assert not any(jax.tree.leaves(mask_of(Leaky())))
+    mask = mask_of(Remembers())
+    own = mask["module"]["params"]["module"]
+    assert own["Dense_0"] == {"kernel": True, "bias": True} and own["spread"]
+    assert sum(jax.tree.leaves(mask)) == 3
+    with pytest.raises(BadArgument, match=r"a tuple of names .* bias, kernel, spread") as caught:
+        mask_of(Misnamed())
+    assert caught.value.name == "memory_parameters" and "\n" not in str(caught.value)
+
+
 def test_a_module_of_the_users_own_may_remember():
     network = make_policy_network(jtrust.NetworkConfig(), INPUTS, Box(2), Leaky())
     params = network.init(jax.random.key(0), jnp.zeros(INPUTS))
