@@ -44,6 +44,7 @@ def test_counts(kind, name, value):
     (jtrust.PPOPenalty, {"kl_coefficient": 0}), (jtrust.PPO, {"memory_rate": -0.1}),
     (jtrust.TRPL, {"projection": "frob"}), (jtrust.TRPL, {"projection": None}),
     (jtrust.TRPL, {"mean_bound": 0}), (jtrust.TRPL, {"cov_bound": float("nan")}),
+    (jtrust.TRPL, {"clip": 1.5}),
     (jtrust.TRPL, {"trust_region_coeff": -1.0}), (jtrust.TRPL, {"mean_bound": "wide"}),
     (jtrust.PPOPenalty, {"adaptive": "yes"}),
     (jtrust.NetworkConfig, {"policy_layers": ()}), (jtrust.NetworkConfig, {"policy_layers": 64}),

@@ -309,6 +309,14 @@ def with_adapted_rate(state: PPOState, too_far: jax.Array, too_short: jax.Array)
     return dataclasses.replace(state, rate_scale=jnp.clip(state.rate_scale * factor, 0.1, 10.0))
 
 
+def clipped_gain(
+    ratio: jax.Array, advantage: jax.Array, clip: jax.Array | float
+) -> jax.Array:
+    """min(r Â, clip(r, 1 - ε, 1 + ε) Â) of each state, [B] (arXiv:1707.06347, equation 7)."""
+    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    return jnp.minimum(ratio * advantage, clipped * advantage)
+
+
 @hyperparameters
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PPO(ProximalPolicy):
@@ -337,8 +345,7 @@ class PPO(ProximalPolicy):
         return with_adapted_rate(state, too_far, too_short)
 
     def loss(self, new, old, ratio, advantage, coefficient):
-        clipped = jnp.clip(ratio, 1.0 - self.clip, 1.0 + self.clip)
-        return -jnp.minimum(ratio * advantage, clipped * advantage)
+        return -clipped_gain(ratio, advantage, self.clip)
 
     def outside_clip(self, ratio):
         return (jnp.abs(ratio - 1.0) > self.clip).astype(jnp.float32)

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jtrust import checks
 from jtrust.algorithms.batch import Batch
 from jtrust.algorithms.defaults import by_size, kl_scale
-from jtrust.algorithms.ppo import PPOState, ProximalPolicy, Samples, with_adapted_rate
+from jtrust.algorithms.ppo import (
+    PPOState,
+    ProximalPolicy,
+    Samples,
+    clipped_gain,
+    with_adapted_rate,
+)
 from jtrust.algorithms.surrogate import (
     DistributionFn,
     Limits,
@@ -124,6 +130,8 @@ class TRPL(ProximalPolicy):
       mean_bound: ε_μ, of the distance between means in every state.
       cov_bound: ε_Σ, of the distance between covariances in every state.
       trust_region_coeff: α.
+      clip: ε of PPO, whose clipped surrogate then takes the place of the first term; None, as in
+        the paper, for none.
     """
 
     name: ClassVar[str] = "trpl"
@@ -132,6 +140,7 @@ class TRPL(ProximalPolicy):
     mean_bound: float = by_size(0.05)
     cov_bound: float = by_size(0.002)
     trust_region_coeff: float = 1.0
+    clip: float | None = static(None)
 
     def __post_init__(self):
         super().__post_init__()
@@ -141,6 +150,8 @@ class TRPL(ProximalPolicy):
         checks.real_number(
             "trust_region_coeff", self.trust_region_coeff, minimum=0, example=1.0
         )
+        if self.clip is not None:
+            checks.real_number("clip", self.clip, above=0, maximum=1, example=0.2)
 
     def for_large(self, num_envs: int, unroll_length: int) -> dict[str, Any]:
         of_all = super().for_large(num_envs, unroll_length)
@@ -202,7 +213,9 @@ class TRPL(ProximalPolicy):
         return loss, samples.weight * outside
 
     def loss(self, new, old, ratio, advantage, coefficient):
-        return -ratio * advantage
+        if self.clip is None:
+            return -ratio * advantage
+        return -clipped_gain(ratio, advantage, self.clip)
 
     def shorten_deviation(self, surrogate, move, limits):
         mask = deviation_mask(surrogate.distribution_fn, move)

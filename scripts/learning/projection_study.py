@@ -38,12 +38,15 @@ RUNS = (
     ("others", "hopper", "trpo", 0.06, 3), ("others", "hopper", "ppo", 0.06, 3),
     ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.4, 5),
     ("large", "hopper", f"trpl{LARGE}", 1.6, 3),
+    ("runs", "hopper", "ppo:clip=1.0", 0.4, 5),
+    ("runs", "hopper", "trpl:clip=0.2", 0.4, 5),
     ("runs", "hopper", "trpl:projection=w2", 0.4, 5),
     ("runs", "hopper", "trpl:projection=frobenius", 0.4, 5),
 )
 _COLOURS = {
     "trpo": "#0072B2", "ppo": "#D55E00", "trpl": "#009E73", "trpl:projection=w2": "#CC79A7",
-    "trpl:projection=frobenius": "#E69F00", "trpl:mean_bound=0.2,cov_bound=0.01": "#56B4E9",
+    "ppo:clip=1.0": "#999999", "trpl:clip=0.2": "#000000", "trpl:projection=frobenius": "#E69F00",
+    "trpl:mean_bound=0.2,cov_bound=0.01": "#56B4E9",
 }
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 

@@ -232,3 +232,14 @@ def test_the_command_line_says_in_one_line_what_will_not_do(option, value, capsy
     said = capsys.readouterr().err
     assert status == 2 and said.count("\n") == 1 and option in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_clip_is_that_of_ppo_and_none_by_default():
+    ratio = jnp.asarray([0.5, 0.5, 1.1, 3.0, 3.0])
+    advantage = jnp.asarray([2.0, -2.0, 1.0, 2.0, -2.0])
+    expected = [-1.0, 1.4, -1.1, -2.6, 6.0]  # by hand: at 1 ± 0.3 where that is the lesser gain
+    found = jtrust.TRPL(clip=0.3).loss(None, None, ratio, advantage, 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        jtrust.TRPL().loss(None, None, ratio, advantage, 0.0), -ratio * advantage
+    )
