@@ -39,7 +39,7 @@ RUNS = (
     ("runs", "hopper", "trpl:mean_bound=0.2,cov_bound=0.01", 0.4, 5),
     ("large", "hopper", f"trpl{LARGE}", 1.6, 3),
     ("runs", "hopper", "ppo:clip=1.0", 0.4, 5),
-    ("runs", "hopper", "trpl:clip=0.2", 0.4, 5),
+    ("runs", "hopper", "trpl:clip=0.2", 0.4, 5), ("runs", "walker2d", "trpl:clip=0.2", 0.4, 5),
     ("runs", "hopper", "trpl:projection=w2", 0.4, 5),
     ("runs", "hopper", "trpl:projection=frobenius", 0.4, 5),
 )
@@ -147,7 +147,7 @@ def draw(data: Runs, others: Runs) -> None:
                        color=_COLOURS[arm], label=arm if i == 0 else None)
     panel.set(title="hopper", xlabel="environment steps, millions", yscale="log",
               ylabel="largest KL of a state, nats", xlim=(0, 0.5))
-    panel.legend(frameon=False, fontsize=7)
+    panel.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(PAGES / "returns.svg")
     plt.close(figure)
 
