@@ -119,7 +119,7 @@ class ProximalPolicy(ActorCritic):
 
         What is remembered tells episodes of a batch apart, and so can fit the noise in each one's
         advantages. At the rate of the other weights that takes up most of the divergence that an
-        update may use, and the rate falls to a fifth of what it is without memory.
+        update may use, and the rate falls to a quarter of what it is without memory.
 
         Args:
           params: of the policy.
